@@ -1,0 +1,245 @@
+"""The adapter port: bytes and a time go in, records and requests come out.
+
+An adapter owns everything a venue's protocol demands and nothing else. It has no socket, no clock, no
+event loop and no ring, so one object serves the live worker, the offline decoder, the fuzzer and the
+benchmark. Whoever drives it (``feed/worker.py``, ``capture.py``) carries out the requests it returns::
+
+    requests = adapter.on_frame(connection, payload, ts_recv, emit)
+
+Rules of the port:
+
+* A payload buffer is valid during the call only. What must outlive the call is copied.
+* Records are staged on ``emit`` in event groups (``emit.end()`` closes one). If a method raises, its
+  caller rolls the staged records of that call back.
+* The only exception an adapter raises is :class:`VenueProtocolError`; any other is our bug.
+* A method that has nothing to ask returns :data:`NOTHING`.
+
+Third parties add a venue with an entry point in the group ``mdring.adapters`` that names an
+:class:`Adapter` subclass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from msgspec import Struct
+
+from mdring.record import DataType, Reason
+
+if TYPE_CHECKING:
+    from mdring.feed.emit import Channel, Emit
+
+ENTRY_POINT_GROUP: Final = "mdring.adapters"
+
+
+class VenueProtocolError(Exception):
+    """The venue sent what its documentation does not allow; the venue's fault, never fatal.
+
+    ``instrument`` is the venue's name of the instrument concerned, or ``None`` if it cannot be told.
+    """
+
+    def __init__(
+        self, message: str, *, instrument: str | None = None, reason: Reason = Reason.BAD_MESSAGE
+    ) -> None:
+        super().__init__(message)
+        self.instrument = instrument
+        self.reason = reason
+
+
+class Send(Struct, frozen=True):
+    """Send this text frame on a connection. The transport paces frames by the venue's limit.
+
+    ``ack`` names an answer that is due: the driver arms the subscribe time-out for it, and the adapter
+    returns ``Acknowledged(connection, ack)`` when the answer is there.
+    """
+
+    connection: int
+    text: str
+    ack: str | None = None
+
+
+class Acknowledged(Struct, frozen=True):
+    """The answer to the ``Send`` with this ``ack`` has come."""
+
+    connection: int
+    ack: str
+
+
+class Fetch(Struct, frozen=True):
+    """GET this URL and hand the answer to ``on_response`` under ``tag``.
+
+    ``weight`` is the cost in the venue's own budget. ``delay_ns`` is waited before the request is made.
+    ``connection`` is the one on whose behalf it is made: it is cancelled when that connection ends
+    (-1: never).
+    """
+
+    tag: str
+    url: str
+    weight: int = 1
+    delay_ns: int = 0
+    connection: int = -1
+
+
+class Reconnect(Struct, frozen=True):
+    """Close this connection and open it anew."""
+
+    connection: int
+    reason: Reason
+    detail: str = ""
+
+
+Request = Send | Fetch | Reconnect | Acknowledged
+NOTHING: Final[tuple[Request, ...]] = ()
+
+
+class Response(Struct, frozen=True):
+    """Answer to a ``Fetch``. ``status`` 0 means that none came (time-out, refused, reset); ``body`` says why."""
+
+    tag: str
+    url: str
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+
+class Subscription(Struct, frozen=True):
+    """What is wanted of one instrument."""
+
+    instrument: str
+    data_types: tuple[DataType, ...]
+    canonical_symbol: str | None = None
+
+
+class InstrumentInfo(Struct, frozen=True):
+    """Metadata of one instrument, from the venue's list."""
+
+    instrument: str
+    canonical_symbol: str
+    price_exponent: int
+    size_exponent: int
+    base: str = ""
+    quote: str = ""
+    trading: bool = True
+
+
+class Connection(Struct, frozen=True):
+    """A WebSocket connection that the adapter wants, and the instruments that travel on it."""
+
+    connection: int
+    url: str
+    instruments: tuple[str, ...]
+
+
+class Endpoints(Struct, frozen=True):
+    """Where the venue is reached: the adapter's own, or the config's."""
+
+    websocket_url: str
+    rest_url: str
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """The venue's limits that the worker keeps; each adapter states them with their source."""
+
+    max_connection_life_s: float = 0.0  # 0: the venue sets none
+    send_interval_s: float = 0.0  # least distance of two frames that we send
+    weight_per_minute: int = 0  # REST budget; 0: none
+    stale_after_s: float = 60.0  # no data for so long on a connection: reconnect
+
+
+class Adapter(ABC):
+    """One venue's protocol. One object serves one worker: all its connections and instruments.
+
+    Life cycle, as the driver calls it:
+
+    1. ``metadata_requests`` / ``on_metadata`` until ``instruments`` is known;
+    2. ``bind`` with the channels of the instruments that exist, then ``connections``;
+    3. per connection ``on_connect``, many ``on_frame``, ``on_disconnect``, and again;
+    4. ``on_response`` for each ``Fetch``; ``on_reject`` for each error raised.
+    """
+
+    venue: ClassVar[str]  # the adapter's name
+    data_types: ClassVar[tuple[DataType, ...]]
+    integrity: ClassVar[str]  # one line: how gaps are detected
+    endpoints: ClassVar[Endpoints]  # the real venue's
+    limits: ClassVar[Limits] = Limits()
+    options: ClassVar[type[Struct]]  # the keys of [venues.options], with defaults
+
+    @abstractmethod
+    def __init__(
+        self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]
+    ) -> None: ...
+
+    @abstractmethod
+    def metadata_requests(self) -> Sequence[Fetch]:
+        """What to fetch to learn the metadata of the subscribed instruments."""
+
+    @abstractmethod
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
+        """Metadata of those subscribed instruments that the answer holds.
+
+        Raises VenueProtocolError if the answer is not usable; the driver tries again later.
+        """
+
+    @abstractmethod
+    def bind(self, channels: Mapping[str, Channel]) -> None:
+        """Take the channels, keyed by the venue's instrument name. Others stay unsubscribed."""
+
+    @abstractmethod
+    def connections(self) -> Sequence[Connection]:
+        """The connections wanted, numbered from 0; called after ``bind``."""
+
+    @abstractmethod
+    def on_connect(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """The handshake is done: subscribe."""
+
+    @abstractmethod
+    def on_frame(
+        self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit
+    ) -> Sequence[Request]:
+        """One text frame of the venue.
+
+        Raises VenueProtocolError if it is not what the venue documents.
+        """
+
+    @abstractmethod
+    def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """The answer to a ``Fetch``, or its failure (status 0)."""
+
+    @abstractmethod
+    def on_disconnect(self, connection: int, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """The connection is gone: CLEAR each of its books, forget what was buffered."""
+
+    @abstractmethod
+    def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """The book of this instrument cannot be trusted: say so in the stream and rebuild it."""
+
+    def on_reject(
+        self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit
+    ) -> Sequence[Request]:
+        """A frame was refused (``error`` was raised by us). Default: resync the instrument if known."""
+        if error.instrument is None:
+            return NOTHING
+        return self.resync(error.instrument, now_ns, error.reason, emit)
+
+    def is_data(self, payload: bytes | memoryview) -> bool:
+        """Whether a frame is market data, as opposed to acks and keep-alives: the stale watchdog asks.
+
+        It is asked only about frames of which no record came.
+        """
+        return False
+
+
+def adapter_names() -> list[str]:
+    """Names of all installed adapters."""
+    return sorted(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+
+
+def load_adapter(name: str) -> type[Adapter]:
+    """The adapter class called ``name``. Raises KeyError with the names that exist."""
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        loaded: type[Adapter] = point.load()
+        return loaded
+    raise KeyError(f"no adapter {name!r}; installed are: {', '.join(adapter_names())}")
