@@ -228,6 +228,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The venues that get a worker."""
         return tuple(venue for venue in self.venues if venue.enabled)
 
+    @property
+    def venue_ids(self) -> dict[str, int]:
+        """The ``venue_id`` of each enabled venue: its place in the file, from 1."""
+        return {venue.id: number for number, venue in enumerate(self.venues, 1) if venue.enabled}
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read, check and resolve the configuration file.

@@ -7,7 +7,8 @@ segment. All words are 64 bits, little-endian::
     word 0     counters, indexed by Counter
     word 64    last error: version (odd while it is written), time in ns, then UTF-8 text of up to 240 bytes
     word 96    sequencer: the last position it consumed in each venue ring, indexed by venue_id
-    word 352   sequencer: two intents (``sequencer.py``)
+    word 352   sequencer: two intents (``ring/merge.h``)
+    word 960   sequencer: 1 while it sleeps, so that workers know when a wake-up call is needed
     word 1024  histograms, indexed by Histogram, 1024 words apart
 
 Example::
@@ -78,7 +79,7 @@ _ERROR_TEXT_BYTES: Final = 240
 POSITIONS_WORD: Final = 96
 MAX_VENUES: Final = 256
 INTENTS_WORD: Final = 352
-INTENT_WORDS: Final = 300
+WAITING_WORD: Final = 960
 _HISTOGRAMS_WORD: Final = 1024
 _HISTOGRAM_WORDS: Final = 1024
 _WORDS: Final = _HISTOGRAMS_WORD + _HISTOGRAM_WORDS * len(Histogram)

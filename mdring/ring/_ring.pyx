@@ -223,6 +223,13 @@ cdef class Writer:
         """Wake all readers that block on the cursor: one system call, so once per batch."""
         mdring_futex_wake_all(self.ring.cursor)
 
+    def wake_if(self, Words waiting, Py_ssize_t index):
+        """Wake the readers only if word ``index`` says that there is one asleep (it sets the word, then looks again)."""
+        _check(waiting, index, False)
+        fence_full()  # sync: P5
+        if load_acquire_u64(waiting.words + index):
+            mdring_futex_wake_all(self.ring.cursor)
+
 
 cdef class Reader:
     """One reader's place in a ring. It only loads, so any number of them share a read-only mapping."""
@@ -283,7 +290,8 @@ cdef class Reader:
     def set_filter(self, uint64_t kinds, object instruments, *, Py_ssize_t kind_offset, Py_ssize_t instrument_offset):
         """Deliver only kinds whose bit is set in ``kinds``, and instruments whose byte is not 0 in a u1 array.
 
-        ``instruments`` None: all. Positions and losses keep counting every record.
+        ``instruments`` None: all; an id beyond the array is delivered, so that one which is newer than the filter is
+        never missed. Positions and losses keep counting every record.
         """
         cdef Py_ssize_t slot_size = 8 * self.ring.slot_words
         if not 0 <= kind_offset < slot_size or instrument_offset % 4 or not 0 <= instrument_offset <= slot_size - 4:
@@ -297,11 +305,11 @@ cdef class Reader:
             self.filter.instruments = NULL
             self.filter.instrument_count = 0
         else:
-            # A copy of our own: the pointer must outlive the caller's array.
+            # A copy of our own, never empty: the pointer must be one, and outlive the caller's array.
             self.instruments = np.append(np.asarray(instruments, dtype=np.uint8), np.uint8(0))
             wanted = self.instruments
             self.filter.instruments = &wanted[0]
-            self.filter.instrument_count = wanted.shape[0]
+            self.filter.instrument_count = wanted.shape[0] - 1
         self.filtered = True
 
     def poll(self, object out):

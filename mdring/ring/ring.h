@@ -111,7 +111,7 @@ typedef struct {
 typedef struct {
     uint64_t kinds;             /* bit k: records of kind k are wanted */
     const uint8_t *instruments; /* byte i: instrument i is wanted; NULL: all are */
-    uint64_t instrument_count;
+    uint64_t instrument_count;  /* an instrument from here on is delivered: its reader cannot have judged it yet */
     uint64_t kind_offset;       /* byte offset of the kind (u1) */
     uint64_t instrument_offset; /* byte offset of the instrument id (u4) */
 } mdring_filter;
@@ -158,7 +158,7 @@ static inline bool mdring_wanted(const mdring_filter *filter, const uint64_t *sl
     if (filter->instruments == NULL) return true;
     uint64_t word = load_relaxed_u64(slot + filter->instrument_offset / 8);
     uint32_t instrument = (uint32_t)(word >> (8 * (filter->instrument_offset % 8)));
-    return instrument < filter->instrument_count && filter->instruments[instrument];
+    return instrument >= filter->instrument_count || filter->instruments[instrument];
 }
 
 /* Copy whole event groups into `out` (room for `room` records); returns how many records were delivered.
