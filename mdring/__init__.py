@@ -1,0 +1,92 @@
+"""mdring: market data from venues to strategies, through a lock-free shared-memory ring.
+
+::
+
+    venue A ──ws/tls──▶ worker A ──▶ venue ring A ─┐
+    venue B ──ws/tls──▶ worker B ──▶ venue ring B ─┼─▶ sequencer ──▶ tape ──▶ consumer 1 (strategy, in-process)
+    venue C ──ws/tls──▶ worker C ──▶ venue ring C ─┘   (one global      └───▶ consumer 2 ...
+                                                       sequence)
+    supervisor: starts, watches and restarts all of them
+
+The package in the order in which data flows through it:
+
+=====================  ======================================================================================
+``record``             the record: one dtype of 128 bytes, and its views per kind
+``instrument``         the instrument table: ids, canonical symbols, exponents
+``config``             ``config.toml``
+``adapters``           one file per venue, sans-I/O: bytes in, records out
+``feed``               process 1, the worker: connects, decodes, checks the book, stamps
+``ring``               how a record crosses processes; knows no market data
+``sequencer``          process 2: merges the venue rings onto the tape
+``consumer``           process 3, yours: attach, poll, iterate
+``book``               native order books from a batch of records
+``counters``           health, counters and latencies in shared memory
+``supervisor``         starts, watches and restarts the processes of a run
+``emulator``           venues on loopback: the demo, the test bench, the load generator
+``cli``                the ``mdring`` command
+=====================  ======================================================================================
+"""
+
+from mdring.consumer import (
+    Batch,
+    Consumer,
+    RunEnded,
+    RunError,
+    RunNotFound,
+    Statistics,
+    UnknownInstrument,
+    attach,
+)
+from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
+from mdring.record import (
+    BBO,
+    CLEAR,
+    LAYOUT_VERSION,
+    LEVEL,
+    RECORD,
+    STATUS,
+    TRADE,
+    UNDEFINED_PRICE,
+    Aggressor,
+    DataType,
+    Flags,
+    Kind,
+    Reason,
+    Side,
+    State,
+    trade_id,
+)
+from mdring.ring.segment import LayoutMismatch
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BBO",
+    "CLEAR",
+    "INSTRUMENT",
+    "LAYOUT_VERSION",
+    "LEVEL",
+    "RECORD",
+    "STATUS",
+    "TRADE",
+    "UNDEFINED_PRICE",
+    "Aggressor",
+    "Batch",
+    "Consumer",
+    "DataType",
+    "Flags",
+    "Instrument",
+    "InstrumentTable",
+    "Kind",
+    "LayoutMismatch",
+    "Reason",
+    "RunEnded",
+    "RunError",
+    "RunNotFound",
+    "Side",
+    "State",
+    "Statistics",
+    "UnknownInstrument",
+    "attach",
+    "trade_id",
+]
