@@ -205,7 +205,8 @@ class Consumer:
             return batch
         self._apply_filter()
         assert self._wanted is not None
-        return batch[self._wanted[batch["instrument_id"]] != 0]
+        wanted: Batch = batch[self._wanted[batch["instrument_id"]] != 0]
+        return wanted
 
     # ---- reading ------------------------------------------------------------------------------------------
 
