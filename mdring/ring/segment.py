@@ -109,13 +109,11 @@ class Segment:
 
     def lock(self) -> None:
         """Take the writer's lock, held until ``close`` or the end of the process. Raises AlreadyWritten."""
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
-        except (BlockingIOError, PermissionError):
+        if not try_lock(self._descriptor):
             pid = self.writer_block.load(_PID)
             raise AlreadyWritten(
                 f"{self.path}: another process (pid {pid}) is writing this segment; a segment has one writer"
-            ) from None
+            )
         self.writer_block.store(_PID, os.getpid())
 
     def writer(self, *, flags_offset: int, last_flag: int) -> Writer:
@@ -167,6 +165,18 @@ class Segment:
 def _flock(kind: int) -> bytes:
     """``struct flock`` over the whole file."""
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the writer's lock of an open file; False if another open file has it.
+
+    The lock belongs to the open file, not to the process: it ends when the last duplicate of the descriptor is closed.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def is_locked(path: Path) -> bool:
@@ -224,6 +234,26 @@ def create(
         header.store(word, value)
     header.store(_VERSION, version)  # last: the header is whole
     return Segment(path, descriptor, mapping, writable=True)
+
+
+def end_run(path: Path, state: RunState) -> bool:
+    """Tell all who mapped ``path`` that its run is over, whatever layout version made it and whoever wrote it.
+
+    For the supervisor, just before it unlinks the file. False if the file is no segment of ours, or not ready.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_size < HEADER_SIZE:
+            return False
+        mapping = mmap.mmap(descriptor, HEADER_SIZE)
+    finally:
+        os.close(descriptor)
+    creator = Words(mapping, CREATOR_OFFSET, 16)
+    if creator.load(_VERSION) == 0 or creator.load(_MAGIC) != MAGIC:
+        return False
+    creator.store(_STATE, state)
+    Words(mapping, WRITER_OFFSET, 16).wake(_CURSOR)
+    return True
 
 
 def attach(
