@@ -1,0 +1,127 @@
+"""The emulated universe: which instruments exist and on which grids their prices and sizes lie.
+
+The emulator process builds one universe at start from canonical symbols; every venue face maps it to the
+venue's own names. Prices and sizes are integers: ``value = price * 10 ** price_exponent``::
+
+    universe(["BTC-USDT"])[0].reference_price   # 7_000_000, that is 70,000.00 at exponent -2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+
+class InstrumentSpec(Struct, frozen=True, kw_only=True):
+    """One instrument of the simulated market, in no venue's words.
+
+    ``tick`` and ``step`` are the grids of prices and sizes in units of the exponents; ``level_gap`` is the
+    mean distance of neighbouring levels in ticks; ``typical_size`` the median size of a level in steps;
+    ``activity`` the instrument's share of all events, relative to the others'.
+    """
+
+    canonical_symbol: str
+    price_exponent: int
+    size_exponent: int
+    reference_price: int
+    typical_size: int
+    tick: int = 1
+    step: int = 1
+    level_gap: int = 2
+    activity: int = 2
+
+    @property
+    def base(self) -> str:
+        """The asset that is bought and sold."""
+        return self.canonical_symbol.split("-")[0]
+
+    @property
+    def quote(self) -> str:
+        """The asset in which the price is told."""
+        return self.canonical_symbol.split("-")[1]
+
+
+def _spec(
+    symbol: str, price_exponent: int, size_exponent: int, price: int, size: int, gap: int, activity: int
+) -> InstrumentSpec:
+    return InstrumentSpec(
+        canonical_symbol=symbol,
+        price_exponent=price_exponent,
+        size_exponent=size_exponent,
+        reference_price=price,
+        typical_size=size,
+        level_gap=gap,
+        activity=activity,
+    )
+
+
+KNOWN: Final[dict[str, InstrumentSpec]] = {
+    spec.canonical_symbol: spec
+    for spec in (
+        #     symbol     price, size exp.  price    size gap activity
+        _spec("BTC-USDT", -2, -5, 7_000_000, 12_000, 40, 30),
+        _spec("ETH-USDT", -2, -4, 350_000, 25_000, 6, 20),
+        _spec("SOL-USDT", -2, -3, 17_000, 60_000, 2, 10),
+        _spec("XRP-USDT", -4, -1, 22_000, 9_000, 2, 8),
+        _spec("BNB-USDT", -2, -3, 65_000, 4_000, 3, 6),
+        _spec("DOGE-USDT", -5, 0, 35_000, 8_000, 2, 6),
+        _spec("ADA-USDT", -4, -1, 9_000, 30_000, 1, 4),
+        _spec("LTC-USDT", -2, -3, 9_500, 15_000, 2, 4),
+        _spec("SHIB-USDT", -8, 0, 2_500, 40_000_000, 1, 3),
+        _spec("ETH-BTC", -5, -4, 5_000, 50_000, 1, 3),
+        _spec("BTC-EUR", -2, -5, 6_400_000, 6_000, 60, 3),
+        _spec("USDC-USDT", -4, 0, 9_998, 250_000, 1, 3),
+    )
+}
+"""Instruments with plausible numbers; also the universe when none is named."""
+
+
+def universe(symbols: Sequence[str] = ()) -> list[InstrumentSpec]:
+    """The specs of these canonical symbols, in their order; of all of ``KNOWN`` if there are none.
+
+    A symbol outside ``KNOWN`` is traded around 100.00 with two decimals of price and three of size.
+    Raises ValueError for a symbol that is not BASE-QUOTE[-SUFFIX], or that occurs twice.
+    """
+    if not symbols:
+        return list(KNOWN.values())
+    if len(set(symbols)) != len(symbols):
+        raise ValueError(f"an instrument is named twice in {', '.join(symbols)}")
+    return [KNOWN.get(symbol) or _unknown(symbol) for symbol in symbols]
+
+
+def _unknown(symbol: str) -> InstrumentSpec:
+    parts = symbol.split("-")
+    if len(parts) < 2 or not all(parts):
+        raise ValueError(f"instrument {symbol!r} is not of the form BASE-QUOTE, as in BTC-USDT")
+    generic = _spec(symbol, -2, -3, 10_000, 5_000, 2, 2)
+    return replace(generic, reference_price=10_000 + sum(symbol.encode()))
+
+
+def decimal_text(value: int, exponent: int, decimals: int | None = None) -> str:
+    """``value * 10 ** exponent`` as text with exactly ``decimals`` digits after the point (None: -exponent).
+
+    ``decimal_text(7_000_012, -2, 8)`` is ``"70000.12000000"``. Raises ValueError if digits would be cut.
+    """
+    decimals = max(-exponent, 0) if decimals is None else decimals
+    shift = decimals + exponent
+    if shift < 0:
+        raise ValueError(f"{value}e{exponent} does not fit in {decimals} decimals")
+    digits = (str(abs(value)) + "0" * shift).rjust(decimals + 1, "0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}" if decimals else f"{sign}{digits}"
+
+
+def decimal_formatter(exponent: int, decimals: int) -> Callable[[int], str]:
+    """``decimal_text`` for non-negative values, with exponent and decimals fixed: the one for hot paths."""
+    if exponent >= 0 or decimals + exponent < 0:
+        return lambda value: decimal_text(value, exponent, decimals)
+    unit: int = 10**-exponent
+    pattern = f"%d.%0{-exponent}d" + "0" * (decimals + exponent)
+
+    def format_value(value: int) -> str:
+        return pattern % divmod(value, unit)
+
+    return format_value
