@@ -1,15 +1,17 @@
-"""The stager between an adapter and its venue ring."""
+"""The stager between an adapter and its venue ring. How it works stands at the top of ``emit.pyx``."""
 
-from typing import Final
+from typing import Final, Self, final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Buffer
 
 from mdring.record import Aggressor, DataType, Flags, Reason, Side, State
 from mdring.ring._ring import Words, Writer
 
+@final
 class Channel:
-    """One instrument of a venue as the records name it: id, exponents, and one ``channel_seq`` per data type.
+    """One instrument of a venue as its records name it: id, exponents, and one ``channel_seq`` per data type.
 
     ``price_exponent`` and ``size_exponent`` say how decimal text is scaled.
     """
@@ -20,25 +22,27 @@ class Channel:
     price_exponent: Final[int]
     size_exponent: Final[int]
 
-    def __init__(
-        self, instrument: str, instrument_id: int, venue_id: int, price_exponent: int, size_exponent: int
-    ) -> None: ...
-    def channel_seq(self, data_type: DataType) -> int:
+    def __new__(
+        cls, instrument: str, instrument_id: int, venue_id: int, price_exponent: int, size_exponent: int
+    ) -> Self: ...
+    def channel_seq(self, data_type: DataType | int) -> int:
         """The last channel_seq that was published (0: none yet)."""
-    def restore(self, data_type: DataType, channel_seq: int) -> None:
+    def restore(self, data_type: DataType | int, channel_seq: int) -> None:
         """Continue after ``channel_seq`` (a restarted worker)."""
 
+@final
 class Emit:
     """Stages event groups of records, then commits them to a venue ring or to an array.
 
-    Text arguments are decimal text as the venue sent it (``str`` or bytes). They are scaled exactly;
-    text that is malformed, or does not fit, raises ``fixed.DecimalError`` and stages nothing.
-    ``ts_recv`` is set once per frame by ``begin``.
+    Price and size arguments are decimal text as the venue sent it. They are scaled exactly; text that is
+    malformed or does not fit, a price that is not positive, or a negative size raises ``fixed.DecimalError``
+    and stages nothing. TRADE, BBO and LEVEL without a ``ts_event`` (0) get the flag BAD_TS_EVENT.
     """
 
-    def __init__(self, capacity: int = 32768) -> None: ...
+    def __new__(cls, capacity: int = 32768) -> Self:
+        """``capacity``: records for which there is room at first; the stage grows."""
     def begin(self, ts_recv: int) -> None:
-        """Start the records of one frame; everything staged and not rolled back stays."""
+        """Stamp what is staged from here on with ``ts_recv``. What is staged already stays."""
     def trade(
         self,
         channel: Channel,
@@ -52,7 +56,8 @@ class Emit:
         trade_count: int = 1,
         trade_id_high: int = 0,
         trade_id_format: int = 1,
-    ) -> None: ...
+    ) -> None:
+        """Stage a TRADE. Its size must be above 0."""
     def bbo(
         self,
         channel: Channel,
@@ -64,17 +69,20 @@ class Emit:
         venue_seq: int = 0,
         flags: Flags | int = 0,
     ) -> None:
-        """None: that side is empty (UNDEFINED_PRICE, size 0)."""
+        """Stage a BBO. A side whose price or size is None, or whose size is 0, is empty (UNDEFINED_PRICE, 0)."""
     def levels(
         self,
         channel: Channel,
         side: Side | int,
-        levels: bytes | memoryview | object,
+        levels: Buffer,
         ts_event: int,
         venue_seq: int = 0,
         flags: Flags | int = 0,
     ) -> int:
-        """One LEVEL per ``["price","size",…]`` of a JSON array (a ``msgspec.Raw`` or bytes). Returns their number."""
+        """Stage one LEVEL per ``["price", "size", …]`` of a JSON array (a ``msgspec.Raw`` or bytes).
+
+        Numbers may be quoted or bare; what follows the size in a level is skipped. Returns their number.
+        """
     def level(
         self,
         channel: Channel,
@@ -85,7 +93,8 @@ class Emit:
         venue_seq: int = 0,
         flags: Flags | int = 0,
         order_count: int = 0,
-    ) -> None: ...
+    ) -> None:
+        """Stage one LEVEL; size 0 deletes it."""
     def clear(
         self,
         channel: Channel,
@@ -93,7 +102,8 @@ class Emit:
         ts_event: int = 0,
         venue_seq: int = 0,
         flags: Flags | int = 0,
-    ) -> None: ...
+    ) -> None:
+        """Stage a CLEAR: the book is empty and invalid from here on."""
     def status(
         self,
         channel: Channel,
@@ -106,31 +116,34 @@ class Emit:
         detail: str = "",
         ts_event: int = 0,
     ) -> None:
-        """A channel with ``instrument_id`` 0 speaks for the whole venue."""
+        """Stage a STATUS. A channel with ``instrument_id`` 0 speaks for the whole venue."""
     def end(self) -> None:
         """Close the event group: its last record gets LAST. An empty group is no group."""
     def mark(self) -> int:
         """Where staging stands now; for ``rollback``."""
     def rollback(self, mark: int = 0) -> None:
-        """Drop all that was staged since ``mark``."""
+        """Drop all that was staged since ``mark``, a value that ``mark()`` returned after the last commit."""
     @property
     def staged(self) -> int:
         """Number of staged records."""
     def commit(self, writer: Writer, read_position: Words | None = None, read_index: int = 0) -> int:
-        """Number the staged groups per channel and publish them, each group at once or not at all.
+        """Number the staged groups per channel and publish them; returns the number of records published.
 
-        ``read_position`` is the sequencer's counters: a group for which the ring has no room above the
-        sequencer's position is refused whole. Returns the number of records published; the refused are in
-        ``refused`` until ``drop_refused``. Empties the stage.
+        If all fit they become visible by one store; else group by group, and after the first refused one no
+        other, for order's sake. ``read_position[read_index]`` is the last record that the sequencer has
+        consumed: what it has not is never overwritten. Without it nothing is refused but a group larger than
+        half the ring. Empties the stage. Raises RuntimeError if the last group was not ended.
         """
-    @property
-    def refused(self) -> int:
-        """Number of records that the full ring refused at the last ``commit``."""
+    def drain(self) -> npt.NDArray[np.void]:
+        """Number the staged groups per channel and return them as a new array of RECORD. Empties the stage."""
+    refused: Final[int]
+    """Number of records that the last ``commit`` had to refuse."""
+    def refused_channels(self) -> list[tuple[Channel, DataType, int]]:
+        """Those records by channel and data type: (channel, data type, number of records), in order."""
     def refused_instruments(self) -> list[int]:
         """Ids of the instruments of those records."""
-    def drain(self) -> npt.NDArray[np.void]:
-        """Number the staged groups per channel and return them as a new array of RECORD (offline use)."""
-    def observe(self, frames: int, payload_bytes: int) -> None:
-        """Count frames and bytes in the counters block, if one is attached."""
     def attach_counters(self, counters: Words, frames: int, payload_bytes: int, records: int, latency: int) -> None:
-        """Count into these words: indices of the counters and of the venue → receive histogram's first bucket."""
+        """Count into these words: indices of three counters and of the first bucket of the histogram
+        venue → receive, which gets one value per event group that has a time of the venue."""
+    def observe(self, frames: int, payload_bytes: int) -> None:
+        """Count frames and their bytes."""

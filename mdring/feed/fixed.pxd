@@ -1,0 +1,33 @@
+from libc.stdint cimport int64_t, uint8_t
+
+
+cdef enum Fault:
+    FAULT_NONE = 0
+    FAULT_MALFORMED = 1
+    FAULT_INEXACT = 2
+    FAULT_OVERFLOW = 3
+    FAULT_SIGN = 4
+
+
+cdef struct LevelRecords:
+    # Where scan_levels writes: `capacity` records of `record_size` bytes, each a copy of `pattern` with the two
+    # numbers stored at their offsets.
+    uint8_t *records
+    const uint8_t *pattern
+    Py_ssize_t capacity
+    Py_ssize_t record_size
+    Py_ssize_t price_offset
+    Py_ssize_t size_offset
+
+
+cdef struct ScanError:
+    Fault fault
+    Py_ssize_t at
+
+
+cdef Fault scale_text(const char *text, Py_ssize_t length, int exponent, int64_t *value) noexcept nogil
+cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_exponent, int size_exponent,
+                            const LevelRecords *target, ScanError *error) noexcept nogil
+cdef int64_t scale_object(object text, int exponent) except? -1
+cdef int raise_fault(Fault fault, str shown) except -1
+cdef int raise_scan_error(const char *text, Py_ssize_t length, const ScanError *error) except -1

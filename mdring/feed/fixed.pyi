@@ -1,0 +1,23 @@
+"""Exact decimal text to scaled 64-bit integers. The rules stand at the top of ``fixed.pyx``."""
+
+from decimal import Decimal
+
+from mdring.feed.adapter import VenueProtocolError
+
+class DecimalError(VenueProtocolError):
+    """Text that is not a decimal number, or a number that the scaled 64-bit integer cannot hold exactly.
+
+    ``reason`` is BAD_MESSAGE for the former, VALUE_OUT_OF_RANGE for the latter.
+    """
+
+def scale(text: str | bytes, exponent: int) -> int:
+    """The integer ``scaled`` with ``scaled * 10**exponent`` equal to decimal ``text``.
+
+    Raises DecimalError if the text is malformed or cannot be held exactly.
+    """
+
+def text(value: int, exponent: int) -> str:
+    """Decimal text of ``value * 10**exponent``, with ``-exponent`` digits behind the point (none if positive)."""
+
+def to_decimal(value: int, exponent: int) -> Decimal:
+    """``value * 10**exponent`` as a Decimal, exact whatever the decimal context."""

@@ -1,0 +1,384 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Exact decimal text to scaled 64-bit integers, without binary floating point.
+
+``value = scaled * 10**exponent``. Runs in the worker (and in whatever decodes offline): ``emit.pyx`` calls the
+native functions, the rest of the package the Python ones::
+
+    >>> scale("0.35130000", -4)
+    3513
+    >>> text(3513, -4)
+    '0.3513'
+
+The text of a number is ``[+-] digits [. digits] [e [+-] digits]``, where the digits before the point may be
+missing (``.5``, which some venues send) but those behind it may not (``1.`` looks like a number cut short).
+Leading zeros are accepted, as are zeros beyond what the exponent can hold; any other digit there is an error,
+for a rounded price is a wrong price. Refused too: whitespace, NaN, Infinity, and whatever is not ASCII.
+
+The range is symmetric, ``±(2**63 - 1)``: the remaining value is ``record.UNDEFINED_PRICE``.
+
+``scan_levels`` reads an array of price levels, ``[["price", "size", …], …]``, straight into records. It knows a
+record only as a pattern to copy and two offsets. No function here reads a byte outside the text it is given.
+"""
+
+from decimal import Decimal
+
+from libc.stdint cimport INT64_MAX, uint64_t
+from libc.string cimport memcpy
+
+from mdring.feed.adapter import VenueProtocolError
+from mdring.record import Reason
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object)
+    const char *PyUnicode_DATA(object)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+
+# Above this a decimal exponent only says "overflow" or "zero"; it stops the count before the count overflows.
+cdef int EXPONENT_CEILING = 100_000
+cdef int MAX_EXPONENT = 1_000
+# A number of so many digits fits without a check.
+cdef int SAFE_DIGITS = 18
+# Nesting that is accepted in the parts of a level that are skipped.
+cdef int MAX_DEPTH = 64
+# How much of a refused text an error message shows.
+cdef int SHOWN = 40
+
+cdef uint64_t[20] POWER
+cdef int _i
+POWER[0] = 1
+for _i in range(1, 20):
+    POWER[_i] = POWER[_i - 1] * 10
+
+
+class DecimalError(VenueProtocolError):
+    """Text that is not a decimal number, or a number that the scaled 64-bit integer cannot hold exactly.
+
+    ``reason`` is BAD_MESSAGE for the former, VALUE_OUT_OF_RANGE for the latter.
+    """
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------
+
+
+cdef inline bint _digit(char c) noexcept nogil:
+    return c'0' <= c <= c'9'
+
+
+cdef Fault _number_by_parts(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+    """Any number of the grammar. Trailing zeros of the mantissa are kept apart from it, as a count: hence a
+    mantissa that would have to be divided is inexact, and one that outgrows 64 bits is so or overflows."""
+    cdef const char *p = at[0]
+    cdef bint negative = False, point = False, too_long = False, digit_seen = False, power_negative = False
+    cdef uint64_t mantissa = 0, digit
+    cdef Py_ssize_t zeros = 0, fraction = 0, shift
+    cdef int power = 0
+    if p < end and (p[0] == c'-' or p[0] == c'+'):
+        negative = p[0] == c'-'
+        p += 1
+    while p < end:
+        if p[0] == c'.' and not point:
+            point = True
+            p += 1
+            if p == end or not _digit(p[0]):
+                return FAULT_MALFORMED
+            continue
+        if not _digit(p[0]):
+            break
+        digit = p[0] - c'0'
+        p += 1
+        digit_seen = True
+        fraction += point
+        if digit == 0:
+            zeros += mantissa != 0 or too_long
+        elif too_long or zeros >= 19 or mantissa > (<uint64_t>-1 - digit) // POWER[zeros + 1]:
+            too_long = True
+            zeros = 0
+        else:
+            mantissa = mantissa * POWER[zeros + 1] + digit
+            zeros = 0
+    if not digit_seen:
+        return FAULT_MALFORMED
+    if p < end and (p[0] == c'e' or p[0] == c'E'):
+        p += 1
+        if p < end and (p[0] == c'-' or p[0] == c'+'):
+            power_negative = p[0] == c'-'
+            p += 1
+        if p == end or not _digit(p[0]):
+            return FAULT_MALFORMED
+        while p < end and _digit(p[0]):
+            if power < EXPONENT_CEILING:
+                power = power * 10 + (p[0] - c'0')
+            p += 1
+    at[0] = p
+    if mantissa == 0:
+        value[0] = 0
+        return FAULT_NONE
+    shift = zeros - fraction + (-power if power_negative else power) - exponent
+    if shift < 0:
+        return FAULT_INEXACT
+    if too_long or shift > SAFE_DIGITS or mantissa > <uint64_t>INT64_MAX // POWER[shift]:
+        return FAULT_OVERFLOW
+    value[0] = <int64_t>(mantissa * POWER[shift])
+    if negative:
+        value[0] = -value[0]
+    return FAULT_NONE
+
+
+cdef inline Fault _number(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+    """The longest number that begins at ``at``; moves ``at`` behind it. The common form is read here in one pass:
+    few enough digits, a fraction padded with zeros, no power of ten."""
+    cdef const char *p = at[0]
+    cdef const char *mark
+    cdef const char *stop
+    cdef bint negative = False
+    cdef int64_t scaled = 0
+    cdef Py_ssize_t whole, taken = 0
+    if p < end and p[0] == c'-':
+        negative = True
+        p += 1
+    mark = p
+    while p < end and _digit(p[0]):
+        scaled = <int64_t>(<uint64_t>scaled * 10 + <uint64_t>(p[0] - c'0'))
+        p += 1
+    whole = p - mark
+    if whole == 0 or exponent > 0 or whole - exponent > SAFE_DIGITS:
+        return _number_by_parts(at, end, exponent, value)
+    if p < end and p[0] == c'.':
+        p += 1
+        mark = p
+        stop = mark - exponent if end - mark > -exponent else end
+        while p < stop and _digit(p[0]):
+            scaled = scaled * 10 + (p[0] - c'0')
+            p += 1
+        taken = p - mark
+        while p < end and p[0] == c'0':
+            p += 1
+        if p == mark and (p == end or not _digit(p[0])):
+            return FAULT_MALFORMED
+    if p < end and (_digit(p[0]) or p[0] == c'e' or p[0] == c'E'):
+        return _number_by_parts(at, end, exponent, value)
+    scaled *= <int64_t>POWER[-exponent - taken]
+    value[0] = -scaled if negative else scaled
+    at[0] = p
+    return FAULT_NONE
+
+
+cdef Fault scale_text(const char *text, Py_ssize_t length, int exponent, int64_t *value) noexcept nogil:
+    """Scale a text that is one number and nothing else."""
+    cdef const char *p = text
+    cdef Fault fault = _number(&p, text + length, exponent, value)
+    if fault == FAULT_NONE and p != text + length:
+        return FAULT_MALFORMED
+    if fault == FAULT_INEXACT or fault == FAULT_OVERFLOW:
+        # Text behind such a number makes the whole malformed; that is the more telling fault.
+        return fault if p == text + length else FAULT_MALFORMED
+    return fault
+
+
+# ---- arrays of price levels -------------------------------------------------------------------------------
+
+
+cdef inline const char *_skip_space(const char *p, const char *end) noexcept nogil:
+    while p < end and (p[0] == c' ' or p[0] == c'\n' or p[0] == c'\t' or p[0] == c'\r'):
+        p += 1
+    return p
+
+
+cdef inline Fault _level_number(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+    """A number in quotes or bare."""
+    cdef bint quoted = at[0] < end and at[0][0] == c'"'
+    cdef Fault fault
+    at[0] += quoted
+    fault = _number(at, end, exponent, value)
+    if fault == FAULT_NONE and quoted:
+        if at[0] == end or at[0][0] != c'"':
+            return FAULT_MALFORMED
+        at[0] += 1
+    return fault
+
+
+cdef bint _skip_string(const char **at, const char *end) noexcept nogil:
+    cdef const char *p = at[0] + 1
+    while p < end and p[0] != c'"':
+        p += 2 if p[0] == c'\\' else 1
+    if p >= end:
+        return False
+    at[0] = p + 1
+    return True
+
+
+cdef bint _skip_value(const char **at, const char *end) noexcept nogil:
+    """Pass over one JSON value of any shape. Brackets must match; what stands between them is not looked at."""
+    cdef const char *p = at[0]
+    cdef const char *begin = p
+    cdef uint64_t objects = 0
+    cdef int depth = 0
+    while p < end:
+        if p[0] == c'"':
+            if not _skip_string(&p, end):
+                return False
+            if depth == 0:
+                break
+        elif p[0] == c'[' or p[0] == c'{':
+            if depth == MAX_DEPTH:
+                return False
+            objects = objects << 1 | (p[0] == c'{')
+            depth += 1
+            p += 1
+        elif p[0] == c']' or p[0] == c'}':
+            if depth == 0:
+                break
+            if (objects & 1) != (p[0] == c'}'):
+                return False
+            objects >>= 1
+            depth -= 1
+            p += 1
+            if depth == 0:
+                break
+        elif depth == 0 and (p[0] == c',' or p[0] == c' ' or p[0] == c'\n' or p[0] == c'\t' or p[0] == c'\r'):
+            break
+        else:
+            p += 1
+    at[0] = p
+    return depth == 0 and p > begin
+
+
+cdef inline Fault _level(const char **at, const char *end, int price_exponent, int size_exponent,
+                         int64_t *price, int64_t *size) noexcept nogil:
+    """``["price", "size", …]``; moves ``at`` behind it. Price above 0, size not below."""
+    cdef const char *p = at[0]
+    cdef Fault fault
+    if p == end or p[0] != c'[':
+        return FAULT_MALFORMED
+    at[0] = _skip_space(p + 1, end)
+    fault = _level_number(at, end, price_exponent, price)
+    if fault != FAULT_NONE:
+        return fault
+    at[0] = _skip_space(at[0], end)
+    if at[0] == end or at[0][0] != c',':
+        return FAULT_MALFORMED
+    at[0] = _skip_space(at[0] + 1, end)
+    fault = _level_number(at, end, size_exponent, size)
+    if fault != FAULT_NONE:
+        return fault
+    at[0] = _skip_space(at[0], end)
+    while at[0] < end and at[0][0] == c',':
+        at[0] = _skip_space(at[0] + 1, end)
+        if not _skip_value(at, end):
+            return FAULT_MALFORMED
+        at[0] = _skip_space(at[0], end)
+    if at[0] == end or at[0][0] != c']':
+        return FAULT_MALFORMED
+    at[0] += 1
+    return FAULT_SIGN if price[0] <= 0 or size[0] < 0 else FAULT_NONE
+
+
+cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_exponent, int size_exponent,
+                            const LevelRecords *target, ScanError *error) noexcept nogil:
+    """Write one record per level of the array ``text``; returns their number, or -1 and says why in ``error``.
+
+    The array is nothing but white space around it. ``capacity`` must be at least ``length // 6 + 1``, more than
+    levels can stand in so many bytes.
+    """
+    cdef const char *p = text
+    cdef const char *end = text + length
+    cdef uint8_t *record = target.records
+    cdef Py_ssize_t count = 0
+    cdef int64_t price = 0, size = 0
+    error.fault = FAULT_MALFORMED
+    p = _skip_space(p, end)
+    if p < end and p[0] == c'[':
+        p = _skip_space(p + 1, end)
+        if p < end and p[0] == c']':
+            error.fault = FAULT_NONE
+        while error.fault != FAULT_NONE:
+            error.fault = FAULT_MALFORMED
+            if count == target.capacity:
+                break
+            error.fault = _level(&p, end, price_exponent, size_exponent, &price, &size)
+            if error.fault != FAULT_NONE:
+                break
+            memcpy(record, target.pattern, target.record_size)
+            (<int64_t *>(record + target.price_offset))[0] = price
+            (<int64_t *>(record + target.size_offset))[0] = size
+            record += target.record_size
+            count += 1
+            p = _skip_space(p, end)
+            if p < end and p[0] == c',':
+                p = _skip_space(p + 1, end)
+                error.fault = FAULT_MALFORMED  # another level is due
+        if error.fault == FAULT_NONE:
+            if p == end or p[0] != c']' or _skip_space(p + 1, end) != end:
+                error.fault = FAULT_MALFORMED
+    error.at = p - text
+    return count if error.fault == FAULT_NONE else -1
+
+
+# ---- errors -----------------------------------------------------------------------------------------------
+
+
+cdef int raise_fault(Fault fault, str shown) except -1:
+    """Raise the DecimalError of a fault."""
+    if fault == FAULT_INEXACT:
+        raise DecimalError(f"{shown} has digits that the instrument's exponent cannot hold",
+                           reason=Reason.VALUE_OUT_OF_RANGE)
+    if fault == FAULT_OVERFLOW:
+        raise DecimalError(f"{shown} does not fit in 64 bits", reason=Reason.VALUE_OUT_OF_RANGE)
+    if fault == FAULT_SIGN:
+        raise DecimalError(f"{shown} has a price that is not positive, or a negative size",
+                           reason=Reason.VALUE_OUT_OF_RANGE)
+    raise DecimalError(f"{shown} is not decimal text, or not in the place of it")
+
+
+cdef int raise_scan_error(const char *text, Py_ssize_t length, const ScanError *error) except -1:
+    """Raise what ``scan_levels`` found, with the text around it."""
+    cdef Py_ssize_t begin = max(0, error.at - SHOWN)
+    cdef Py_ssize_t stop = min(length, error.at + SHOWN)
+    return raise_fault(error.fault, f"level array near byte {error.at}: {text[begin:stop]!r}")
+
+
+cdef int64_t scale_object(object text, int exponent) except? -1:
+    """Scale a ``str`` or ``bytes``. Raises DecimalError."""
+    cdef Fault fault = FAULT_MALFORMED
+    cdef int64_t value = 0
+    if isinstance(text, str):
+        if PyUnicode_IS_ASCII(text):
+            fault = scale_text(PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), exponent, &value)
+    elif isinstance(text, bytes):
+        fault = scale_text(<const char *>text, len(<bytes>text), exponent, &value)
+    else:
+        raise TypeError(f"decimal text is str or bytes, not {type(text).__name__}")
+    if fault != FAULT_NONE:
+        raise_fault(fault, f"{text[:SHOWN]!r} (exponent {exponent})")
+    return value
+
+
+# ---- for Python -------------------------------------------------------------------------------------------
+
+
+cdef int _checked_exponent(int exponent) except? -1:
+    if not -MAX_EXPONENT <= exponent <= MAX_EXPONENT:
+        raise ValueError(f"an exponent lies in -{MAX_EXPONENT}..{MAX_EXPONENT}, not at {exponent}")
+    return exponent
+
+
+def scale(text, int exponent):
+    """The integer ``scaled`` with ``scaled * 10**exponent`` equal to decimal ``text`` (str or bytes).
+
+    Raises DecimalError if the text is malformed or cannot be held exactly.
+    """
+    return scale_object(text, _checked_exponent(exponent))
+
+
+def text(value, int exponent):
+    """Decimal text of ``value * 10**exponent``, with ``-exponent`` digits behind the point (none if positive)."""
+    value = int(value)
+    if _checked_exponent(exponent) >= 0:
+        return f"{value}{'0' * exponent if value else ''}"
+    digits = str(abs(value)).rjust(1 - exponent, "0")
+    return f"{'-' if value < 0 else ''}{digits[:exponent]}.{digits[exponent:]}"
+
+
+def to_decimal(value, int exponent):
+    """``value * 10**exponent`` as a Decimal, exact whatever the decimal context."""
+    return Decimal(f"{value}E{_checked_exponent(exponent)}")

@@ -1,0 +1,580 @@
+"""The stage: records as the adapter means them, groups, numbering, and what a full ring does."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.fixed import DecimalError, scale
+from mdring.record import (
+    BBO,
+    CLEAR,
+    LEVEL,
+    RECORD,
+    STATUS,
+    TRADE,
+    UNDEFINED_PRICE,
+    Aggressor,
+    DataType,
+    Flags,
+    Kind,
+    Reason,
+    Side,
+    State,
+    offset_of,
+)
+from mdring.ring import segment
+from mdring.ring._ring import HISTOGRAM_BUCKETS, Words, Writer, histogram_bucket
+
+TS_RECV = 1_700_000_000_000_000_000
+TS_EVENT = TS_RECV - 5_000_000
+MASK = 2**64 - 1
+
+
+@pytest.fixture
+def channel() -> Channel:
+    return Channel("BTCUSDT", 7, 3, -2, -8)
+
+
+@pytest.fixture
+def emit() -> Emit:
+    emit = Emit(4)  # small: the stage must grow
+    emit.begin(TS_RECV)
+    return emit
+
+
+def fields(row: np.void, *names: str) -> tuple[Any, ...]:
+    return tuple(row[name].item() for name in names)
+
+
+# ---- the records ------------------------------------------------------------------------------------------
+
+
+def test_trade_record_holds_what_the_adapter_said(emit: Emit, channel: Channel) -> None:
+    emit.trade(channel, "77381.36000000", "0.00084000", Aggressor.SELL, 12345, TS_EVENT, 12345, Flags.AGGREGATED, 4)
+    emit.end()
+    (row,) = emit.drain().view(TRADE)
+    assert fields(row, "seq", "ts_event", "ts_recv", "instrument_id", "kind", "venue_id", "ts_seq") == (
+        0, TS_EVENT, TS_RECV, 7, Kind.TRADE, 3, 0,
+    )  # fmt: skip
+    assert fields(row, "price", "size", "aggressor", "venue_seq", "flags") == (
+        7738136, 84000, Aggressor.SELL, 12345, Flags.AGGREGATED | Flags.LAST,
+    )  # fmt: skip
+    assert fields(row, "trade_id", "trade_id_high", "trade_count", "trade_id_format") == (12345, 0, 4, 1)
+
+
+def test_bbo_record_holds_both_sides(emit: Emit, channel: Channel) -> None:
+    emit.bbo(channel, "77381.36", "1.29993", b"77381.37", b"3.16444", 0, 99)
+    emit.end()
+    (row,) = emit.drain().view(BBO)
+    assert fields(row, "bid_price", "bid_size", "ask_price", "ask_size", "venue_seq") == (
+        7738136, 129993000, 7738137, 316444000, 99,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("empty", [(None, None), ("0.00000000", "0.00000000"), ("1.00", "0")])
+def test_empty_side_of_a_bbo_has_no_price_and_no_size(
+    emit: Emit, channel: Channel, empty: tuple[str | None, str | None]
+) -> None:
+    emit.bbo(channel, *empty, "77381.37", "3", TS_EVENT)
+    emit.bbo(channel, "77381.37", "3", *empty, TS_EVENT)
+    emit.end()
+    bid, ask = emit.drain().view(BBO)
+    assert fields(bid, "bid_price", "bid_size") == (UNDEFINED_PRICE, 0)
+    assert fields(ask, "ask_price", "ask_size") == (UNDEFINED_PRICE, 0)
+
+
+def test_levels_become_one_record_each_in_the_order_of_the_message(emit: Emit, channel: Channel) -> None:
+    assert emit.levels(channel, Side.BID, b'[["2.50","1"],["2.49","0.00000000"]]', TS_EVENT, 44) == 2
+    assert emit.levels(channel, Side.ASK, msgspec.Raw(b"[[2.51, 7]]"), TS_EVENT, 44) == 1
+    emit.end()
+    rows = emit.drain().view(LEVEL)
+    assert rows["price"].tolist() == [250, 249, 251]
+    assert rows["size"].tolist() == [100000000, 0, 700000000]
+    assert rows["side"].tolist() == [Side.BID, Side.BID, Side.ASK]
+    assert rows["flags"].tolist() == [0, 0, Flags.LAST]
+    assert set(rows["venue_seq"]) == {44} and set(rows["kind"]) == {Kind.LEVEL} and set(rows["ts_recv"]) == {TS_RECV}
+
+
+def test_single_level_carries_its_order_count(emit: Emit, channel: Channel) -> None:
+    emit.level(channel, Side.ASK, "2.5", "1", TS_EVENT, order_count=9)
+    emit.end()
+    (row,) = emit.drain().view(LEVEL)
+    assert fields(row, "side", "price", "size", "order_count") == (Side.ASK, 250, 100000000, 9)
+
+
+def test_clear_and_status_records_say_why(emit: Emit, channel: Channel) -> None:
+    emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, DataType.BOOK, 2, 10, 12, "missing")
+    emit.clear(channel, Reason.SEQUENCE_GAP, venue_seq=5)
+    emit.end()
+    rows = emit.drain()
+    status, clear = rows[:1].view(STATUS)[0], rows[1:].view(CLEAR)[0]
+    assert fields(status, "state", "reason", "data_type", "count", "expected", "found", "detail") == (
+        State.GAP, Reason.SEQUENCE_GAP, DataType.BOOK, 2, 10, 12, b"missing",
+    )  # fmt: skip
+    assert fields(clear, "reason", "venue_seq", "flags") == (Reason.SEQUENCE_GAP, 5, Flags.LAST)
+
+
+def test_long_detail_is_cut_between_characters(emit: Emit, channel: Channel) -> None:
+    emit.status(channel, State.REJECTED, Reason.BAD_MESSAGE, detail="x" + "é" * 40)
+    emit.end()
+    (row,) = emit.drain().view(STATUS)
+    assert row["detail"].decode() == "x" + "é" * 15
+
+
+def test_unused_bytes_of_a_record_are_zero_though_memory_is_used_again(emit: Emit, channel: Channel) -> None:
+    emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, detail="y" * 32, expected=MASK, found=MASK)
+    emit.end()
+    emit.drain()
+    emit.begin(0)
+    emit.level(Channel("X", 0, 0, 0, 0), Side.NONE, "1", "0", 0)
+    emit.end()
+    (row,) = emit.drain()
+    row["kind"] = row["flags"] = row["channel_seq"] = row["price"] = 0
+    assert row.tobytes() == bytes(RECORD.itemsize)
+
+
+@pytest.mark.parametrize("kind", [Kind.TRADE, Kind.BBO, Kind.LEVEL])
+def test_record_without_venue_time_says_so(emit: Emit, channel: Channel, kind: Kind) -> None:
+    for ts_event in (0, TS_EVENT):
+        match kind:
+            case Kind.TRADE:
+                emit.trade(channel, "1", "1", Aggressor.BUY, 1, ts_event)
+            case Kind.BBO:
+                emit.bbo(channel, "1", "1", "2", "1", ts_event)
+            case _:
+                emit.levels(channel, Side.BID, b"[[1,1]]", ts_event)
+    emit.end()
+    without, with_time = emit.drain()
+    assert without["flags"] & Flags.BAD_TS_EVENT
+    assert not with_time["flags"] & Flags.BAD_TS_EVENT
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda emit, channel: emit.trade(channel, "0", "1", Aggressor.BUY, 1, TS_EVENT),
+        lambda emit, channel: emit.trade(channel, "-1", "1", Aggressor.BUY, 1, TS_EVENT),
+        lambda emit, channel: emit.trade(channel, "1", "0", Aggressor.BUY, 1, TS_EVENT),
+        lambda emit, channel: emit.trade(channel, "1.234", "1", Aggressor.BUY, 1, TS_EVENT),
+        lambda emit, channel: emit.bbo(channel, "0", "1", "2", "1", TS_EVENT),
+        lambda emit, channel: emit.bbo(channel, "1", "1", "2", "-1", TS_EVENT),
+        lambda emit, channel: emit.bbo(channel, "-1", "0", "2", "1", TS_EVENT),
+        lambda emit, channel: emit.level(channel, Side.BID, "-1", "1", TS_EVENT),
+        lambda emit, channel: emit.level(channel, Side.BID, "1", "-1", TS_EVENT),
+        lambda emit, channel: emit.levels(channel, Side.BID, b'[["1","1"],["-1","1"]]', TS_EVENT),
+        lambda emit, channel: emit.levels(channel, Side.BID, b'[["1","1"],["1","-1"]]', TS_EVENT),
+        lambda emit, channel: emit.levels(channel, Side.BID, b'[["1","1"],["1.001","1"]]', TS_EVENT),
+        lambda emit, channel: emit.levels(channel, Side.BID, b'[["1","1"],["1","1e30"]]', TS_EVENT),
+    ],
+)
+def test_value_that_cannot_be_is_refused_and_stages_nothing(emit: Emit, channel: Channel, call: Any) -> None:
+    with pytest.raises(DecimalError) as caught:
+        call(emit, channel)
+    assert caught.value.reason is Reason.VALUE_OUT_OF_RANGE
+    assert emit.staged == 0
+
+
+BROKEN_ARRAYS = [
+    b"",
+    b" ",
+    b"[",
+    b"]",
+    b"[[",
+    b"[]]",
+    b"[],",
+    b"[[]]",
+    b"[,]",
+    b'[["1"]]',
+    b'[["1",]]',
+    b'[["1" "2"]]',
+    b'[["1","2"]',
+    b'[["1","2"],]',
+    b'[["1","2"]["1","2"]]',
+    b'[["1","2"]] x',
+    b'[["1","2",]]',
+    b'[["1","2"',
+    b'[["1","2',
+    b'[["1',
+    b'["1","2"]',
+    b'[[1"","2"]]',
+    b'[["1"1,"2"]]',
+    b'[[" 1","2"]]',
+    b'[["1","2",[}]]',
+    b'[["1","2","a]]',
+    b'[["1","2","a\\"]]',
+    b'[["1","2","\\',
+    b'[["1","2",]]]',
+    b'[["1","2"}]',
+    b"null",
+    b"{}",
+    b'[["1","2"],null]',
+    b'[[null,"2"]]',
+    b"[[1.,2]]",
+    b"[[1,2e]]",
+    b'[["",""]]',
+    b'[["1","2",' + b"[" * 80 + b"]" * 80 + b"]]",
+]
+
+
+@pytest.mark.parametrize("array", BROKEN_ARRAYS)
+def test_broken_array_of_levels_is_refused_and_stages_nothing(emit: Emit, channel: Channel, array: bytes) -> None:
+    with pytest.raises(DecimalError) as caught:
+        emit.levels(channel, Side.BID, array, TS_EVENT)
+    assert caught.value.reason is Reason.BAD_MESSAGE
+    assert emit.staged == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "count"),
+    [
+        (b"[]", 0),
+        (b" [ ] ", 0),
+        (b'\n[ [ "1" , "2" ] ,\t[ 3 , 4.5e-1 ] ]\r', 2),
+        (b'[["1","2","0","4"]]', 1),
+        (b'[["1","2",null,true,-1.5e3,"a,]\\"\\\\",{"b":["}",[]]},[[1],[2]]],["1","2",[]]]', 2),
+    ],
+)
+def test_white_space_and_further_elements_are_passed_over(
+    emit: Emit, channel: Channel, array: bytes, count: int
+) -> None:
+    assert emit.levels(channel, Side.BID, array, TS_EVENT) == count
+    assert emit.staged == count
+
+
+# ---- the scanner against an oracle, and against the edge of its memory ------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[mmap.mmap]:
+    """Two pages, of which the second may not be touched: a read past the first one's end is a SIGSEGV."""
+    size = 16 * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(address + size), mmap.PAGESIZE, 0) == 0
+    yield memory
+    assert libc.mprotect(ctypes.c_void_p(address + size), mmap.PAGESIZE, 3) == 0
+
+
+def at_the_edge(memory: mmap.mmap, text: bytes) -> memoryview:
+    """``text`` so placed that the byte behind it cannot be read."""
+    size = 16 * mmap.PAGESIZE
+    memory[size - len(text) : size] = text
+    return memoryview(memory)[size - len(text) : size]
+
+
+def expected_levels(array: bytes) -> list[tuple[int, int]] | None:
+    """What the scanner must make of ``array``; None if it must refuse. Stricter than the scanner where JSON is:
+    the scanner does not look into the elements that it skips."""
+    try:
+        levels = json.loads(array.decode(), parse_float=str, parse_int=str)
+        if not isinstance(levels, list):
+            return None
+        found = []
+        for level in levels:
+            if not isinstance(level, list) or len(level) < 2 or not all(isinstance(x, str) for x in level[:2]):
+                return None
+            found.append((scale(level[0], -2), scale(level[1], -8)))
+        return None if any(price <= 0 or size < 0 for price, size in found) else found
+    except (ValueError, UnicodeDecodeError, DecimalError, RecursionError):
+        return None
+
+
+def decimals(digits: int) -> st.SearchStrategy[str]:
+    return st.decimals(0, 10**6, allow_nan=False, places=digits).map(lambda d: f"{d:f}")
+
+
+level_values = st.tuples(decimals(2).filter(lambda text: Decimal(text) > 0), decimals(8))
+arrays = st.lists(level_values, max_size=30).map(lambda levels: json.dumps([list(level) for level in levels]).encode())
+
+
+@given(arrays)
+def test_scanner_agrees_with_a_json_parser(guarded: mmap.mmap, array: bytes) -> None:
+    emit, channel = Emit(), Channel("X", 1, 1, -2, -8)
+    expected = expected_levels(array)
+    assert expected is not None
+    assert emit.levels(channel, Side.BID, at_the_edge(guarded, array), TS_EVENT) == len(expected)
+    emit.end()
+    rows = emit.drain()
+    assert list(zip(rows["price"].tolist(), rows["size"].tolist(), strict=True)) == expected
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    array = bytearray(draw(arrays | st.sampled_from(BROKEN_ARRAYS)))
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, len(array)))
+        match draw(st.sampled_from(["cut", "drop", "put", "swap"])):
+            case "cut":
+                del array[place:]
+            case "drop":
+                del array[place : place + 1]
+            case "put":
+                array[place:place] = draw(
+                    st.sampled_from([b'"', b"[", b"]", b",", b"\\", b"-", b"e", b" ", b"{", b"\0", b"9"])
+                )
+            case _:
+                array[place : place + 1] = draw(st.binary(max_size=2))
+    return bytes(array)
+
+
+@given(damaged())
+@example(b'[["1","2","\\')
+def test_scanner_refuses_or_is_right_and_never_reads_beyond_the_text(guarded: mmap.mmap, array: bytes) -> None:
+    emit, channel = Emit(1), Channel("X", 1, 1, -2, -8)
+    expected = expected_levels(array)
+    try:
+        count = emit.levels(channel, Side.BID, at_the_edge(guarded, array), TS_EVENT)
+    except DecimalError:
+        assert emit.staged == 0
+        # What a parser accepts and the scanner does not are numbers in escapes: no venue writes digits so.
+        assert expected is None or b"\\" in array
+        return
+    emit.end()
+    rows = emit.drain()
+    assert count == len(rows)
+    if expected is not None:
+        assert list(zip(rows["price"].tolist(), rows["size"].tolist(), strict=True)) == expected
+    assert (rows["price"] > 0).all() and (rows["size"] >= 0).all()
+
+
+def test_array_long_enough_to_be_scanned_without_the_gil_is_read_alike(channel: Channel) -> None:
+    levels = [[f"{100 + i * 0.01:.2f}", "1.5"] for i in range(5000)]
+    emit = Emit(1)
+    assert emit.levels(channel, Side.BID, json.dumps(levels).encode(), TS_EVENT) == 5000
+    emit.end()
+    assert emit.drain()["price"].tolist() == [scale(price, -2) for price, _ in levels]
+
+
+# ---- groups, marks, numbers -------------------------------------------------------------------------------
+
+
+def stage_group(emit: Emit, channel: Channel, levels: int, price: int = 1) -> None:
+    emit.levels(channel, Side.BID, json.dumps([[price, 1]] * levels).encode(), TS_EVENT)
+    emit.end()
+
+
+def test_each_group_ends_with_last_and_an_empty_group_is_none(emit: Emit, channel: Channel) -> None:
+    emit.end()
+    stage_group(emit, channel, 3)
+    stage_group(emit, channel, 0)
+    stage_group(emit, channel, 1)
+    emit.end()
+    assert emit.drain()["flags"].tolist() == [0, 0, Flags.LAST, Flags.LAST]
+
+
+def test_rollback_drops_what_was_staged_since_the_mark_and_reopens_nothing(emit: Emit, channel: Channel) -> None:
+    stage_group(emit, channel, 2)
+    mark = emit.mark()
+    stage_group(emit, channel, 5)
+    emit.clear(channel, Reason.CHECKSUM)
+    emit.rollback(mark)
+    assert emit.staged == 2
+    rows = emit.drain()
+    assert rows["flags"].tolist() == [0, Flags.LAST]
+    assert rows["channel_seq"].tolist() == [1, 2]
+
+
+def test_rollback_into_a_group_leaves_it_open(emit: Emit, channel: Channel) -> None:
+    emit.clear(channel, Reason.SNAPSHOT)
+    mark = emit.mark()
+    stage_group(emit, channel, 2)
+    emit.rollback(mark)
+    with pytest.raises(RuntimeError, match="open"):
+        emit.drain()
+    emit.end()
+    assert emit.drain()["flags"].tolist() == [Flags.LAST]
+
+
+@pytest.mark.parametrize("mark", [-1, 1])
+def test_rollback_to_a_place_that_is_none_is_our_bug(emit: Emit, mark: int) -> None:
+    with pytest.raises(ValueError, match="mark"):
+        emit.rollback(mark)
+
+
+def test_channel_seq_counts_per_channel_and_data_type(emit: Emit) -> None:
+    one, two = Channel("A", 1, 1, 0, 0), Channel("B", 2, 1, 0, 0)
+    for channel in (one, two, one):
+        emit.clear(channel, Reason.SNAPSHOT)
+        emit.levels(channel, Side.BID, b"[[1,1],[2,1]]", TS_EVENT)
+        emit.end()
+        emit.status(channel, State.SYNCED, Reason.NONE)
+        emit.end()
+    rows = emit.drain()
+    book = rows[rows["kind"] != Kind.STATUS]
+    assert book[book["instrument_id"] == 1]["channel_seq"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert book[book["instrument_id"] == 2]["channel_seq"].tolist() == [1, 2, 3]
+    assert rows[rows["kind"] == Kind.STATUS]["channel_seq"].tolist() == [1, 1, 2]
+    assert (one.channel_seq(DataType.BOOK), one.channel_seq(DataType.STATUS), one.channel_seq(DataType.TRADE)) == (
+        6,
+        2,
+        0,
+    )
+
+
+def test_restored_channel_goes_on_where_it_was(emit: Emit, channel: Channel) -> None:
+    channel.restore(DataType.BOOK, 41)
+    stage_group(emit, channel, 1)
+    assert emit.drain()["channel_seq"].tolist() == [42]
+
+
+def test_unknown_data_type_of_a_channel_is_our_bug(channel: Channel) -> None:
+    with pytest.raises(KeyError):
+        channel.restore(99, 1)
+
+
+# ---- committing to a ring ---------------------------------------------------------------------------------
+
+
+class Ring:
+    """A real ring of 32 slots in a file, with its writer, a reader, and the word of the sequencer's position."""
+
+    def __init__(self, path: Path) -> None:
+        self.segment = segment.create(
+            path, segment.SegmentKind.RING, version=1, fingerprint=1, run_id=1, slot_size=RECORD.itemsize, slot_count=32
+        )
+        layout = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
+        self.writer: Writer = self.segment.writer(**layout)
+        self.reader = self.segment.reader(**layout, position=0)
+        self.positions = Words(bytearray(64), 0, 8)
+
+    def poll(self) -> npt.NDArray[np.void]:
+        out = np.zeros(64, dtype=RECORD)
+        return out[: self.reader.poll(out)]
+
+
+@pytest.fixture
+def ring(tmp_path: Path) -> Iterator[Ring]:
+    ring = Ring(tmp_path / "ring")
+    yield ring
+    ring.segment.close()
+
+
+def test_committed_groups_stand_on_the_ring_in_order(emit: Emit, channel: Channel, ring: Ring) -> None:
+    stage_group(emit, channel, 3, price=1)
+    stage_group(emit, channel, 1, price=2)
+    assert emit.commit(ring.writer, ring.positions, 1) == 4
+    assert emit.staged == 0 and emit.refused == 0
+    rows = ring.poll()
+    assert rows["price"].tolist() == [100, 100, 100, 200]
+    assert rows["seq"].tolist() == [1, 2, 3, 4]
+    assert rows["channel_seq"].tolist() == [1, 2, 3, 4]
+
+
+def test_commit_of_nothing_publishes_nothing(emit: Emit, ring: Ring) -> None:
+    assert emit.commit(ring.writer, ring.positions) == 0
+    assert ring.writer.cursor == 0
+
+
+def test_full_ring_refuses_whole_groups_and_all_that_follow(emit: Emit, ring: Ring) -> None:
+    one, two = Channel("A", 1, 1, 0, 0), Channel("B", 2, 1, 0, 0)
+    stage_group(emit, one, 14)
+    assert emit.commit(ring.writer, ring.positions) == 14
+    stage_group(emit, one, 10, price=5)
+    stage_group(emit, two, 10, price=6)  # 34 of 32 slots: refused
+    stage_group(emit, one, 1, price=7)  # would fit, but must not overtake
+    assert emit.commit(ring.writer, ring.positions) == 10
+    assert emit.refused == 11
+    assert emit.refused_channels() == [(two, DataType.BOOK, 10), (one, DataType.BOOK, 1)]
+    assert emit.refused_instruments() == [1, 2]
+    assert ring.writer.cursor == 24
+    assert (one.channel_seq(DataType.BOOK), two.channel_seq(DataType.BOOK)) == (24, 0)
+
+
+def test_refused_records_leave_no_hole_in_channel_seq(emit: Emit, channel: Channel, ring: Ring) -> None:
+    stage_group(emit, channel, 16)
+    emit.commit(ring.writer, ring.positions)
+    stage_group(emit, channel, 15)
+    emit.commit(ring.writer, ring.positions)
+    stage_group(emit, channel, 15)
+    assert emit.commit(ring.writer, ring.positions) == 0
+    seen = ring.poll()["channel_seq"].tolist()
+    ring.positions.store(0, 31)
+    stage_group(emit, channel, 2)
+    assert emit.commit(ring.writer, ring.positions) == 2
+    assert emit.refused == 0 and emit.refused_channels() == []
+    assert seen + ring.poll()["channel_seq"].tolist() == list(range(1, 34))
+
+
+def test_batch_larger_than_half_the_ring_goes_group_by_group(emit: Emit, channel: Channel, ring: Ring) -> None:
+    for _ in range(3):
+        stage_group(emit, channel, 8)
+    assert emit.commit(ring.writer, ring.positions) == 24
+    assert emit.refused == 0
+    assert len(ring.poll()) == 24
+
+
+def test_group_larger_than_half_the_ring_is_refused(emit: Emit, channel: Channel, ring: Ring) -> None:
+    stage_group(emit, channel, 17)
+    assert emit.commit(ring.writer) == 0
+    assert emit.refused == 17 and ring.writer.cursor == 0
+
+
+def test_without_a_reading_sequencer_the_ring_is_never_full(emit: Emit, channel: Channel, ring: Ring) -> None:
+    for _ in range(10):
+        stage_group(emit, channel, 16)
+        assert emit.commit(ring.writer) == 16
+    assert ring.writer.cursor == 160
+
+
+def test_open_group_cannot_be_committed(emit: Emit, channel: Channel, ring: Ring) -> None:
+    emit.clear(channel, Reason.SNAPSHOT)
+    with pytest.raises(RuntimeError, match="open"):
+        emit.commit(ring.writer)
+
+
+# ---- counters ---------------------------------------------------------------------------------------------
+
+
+def test_counters_hold_frames_bytes_records_and_one_latency_per_live_group(
+    emit: Emit, channel: Channel, ring: Ring
+) -> None:
+    words = Words(bytearray(8 * (8 + HISTOGRAM_BUCKETS)), 0, 8 + HISTOGRAM_BUCKETS)
+    emit.attach_counters(words, 0, 1, 2, 8)
+    emit.observe(2, 300)
+    emit.observe(1, 50)
+    stage_group(emit, channel, 3)
+    emit.levels(channel, Side.BID, b"[[1,1]]", TS_RECV + 1_000)  # the venue's clock is ahead
+    emit.end()
+    emit.levels(channel, Side.BID, b"[[1,1]]", TS_EVENT, flags=Flags.SNAPSHOT)
+    emit.end()
+    emit.clear(channel, Reason.SNAPSHOT)
+    emit.end()
+    emit.commit(ring.writer, ring.positions)
+    assert [words.load(index) for index in range(3)] == [3, 350, 6]
+    buckets = words.snapshot(8)
+    assert buckets.sum() == 2
+    assert buckets[histogram_bucket(5_000_000)] == 1 and buckets[0] == 1
+
+
+def test_refused_records_are_not_counted_as_published(emit: Emit, channel: Channel, ring: Ring) -> None:
+    words = Words(bytearray(8 * (8 + HISTOGRAM_BUCKETS)), 0, 8 + HISTOGRAM_BUCKETS)
+    emit.attach_counters(words, 0, 1, 2, 8)
+    stage_group(emit, channel, 2)
+    stage_group(emit, channel, 17)
+    emit.commit(ring.writer, ring.positions)
+    assert words.load(2) == 2 and words.snapshot(8).sum() == 1
+
+
+def test_counters_of_another_process_or_beyond_the_segment_are_refused(emit: Emit) -> None:
+    with pytest.raises(TypeError):
+        emit.attach_counters(Words(bytes(16384), 0, 2048), 0, 1, 2, 8)
+    with pytest.raises(IndexError):
+        emit.attach_counters(Words(bytearray(8 * HISTOGRAM_BUCKETS), 0, HISTOGRAM_BUCKETS), 0, 1, 2, 8)
