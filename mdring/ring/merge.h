@@ -47,7 +47,8 @@ typedef struct {
 } mdring_merge;
 
 static inline void mdring_look_for_head(const mdring_merge *merge, mdring_source *source) {
-    source->has_head = mdring_presence_of(&source->ring, source->position + 1) == MDRING_PRESENT;
+    /* A lap counts as a head, too: the look at its length will find the damage. */
+    source->has_head = mdring_presence_of(&source->ring, source->position + 1) != MDRING_NOT_YET;
     if (source->has_head) {
         source->head_key = load_relaxed_u64(mdring_slot(&source->ring, source->position + 1) + merge->key_offset / 8);
     }
