@@ -85,7 +85,12 @@ class TerminalLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = [f"{self._process_name}: {super().format(record)}"]
         words += [f"{name}={value}" for name, value in _extra(record).items()]
-        return "  ".join(words)
+        return printable("  ".join(words))
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: what a venue sends must not move the cursor or hide a line."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in text)
 
 
 def _terminal_handler(stream: TextIO) -> logging.Handler:

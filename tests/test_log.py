@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,13 +98,24 @@ def test_an_exception_is_within_its_line() -> None:
     assert line["exception"].endswith("ValueError: boom")
 
 
-def test_a_terminal_gets_words_and_no_markup_of_a_venue_is_obeyed() -> None:
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def test_a_terminal_gets_words_with_the_extra_keys() -> None:
     stream = Terminal()
     log.configure("worker-a", "info", stream)
-    logging.getLogger("mdring.test").warning("[bold]gap[/]", extra={"expected": 7})
-    text = stream.getvalue()
-    assert "WARNING" in text
-    assert "worker-a: [bold]gap[/]  expected=7" in text
+    logging.getLogger("mdring.test").warning("gap", extra={"expected": 7})
+    assert re.search(
+        r"^\d\d:\d\d:\d\d\.\d{6} WARNING  worker-a: gap  expected=7 *$", without_colours(stream.getvalue())
+    )
+
+
+def test_what_a_venue_says_commands_no_terminal() -> None:
+    stream = Terminal()
+    log.configure("x", "info", stream)
+    logging.getLogger("mdring.test").info("[bold]a[/] \x1b[2Jb\r", extra={"detail": "\x07"})
+    assert "[bold]a[/] \ufffd[2Jb\ufffd  detail=\ufffd" in without_colours(stream.getvalue())
 
 
 def run(code: str, *, stderr: int) -> subprocess.Popen[bytes]:
