@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ctypes
 import json
 import os
 import signal
@@ -25,8 +24,7 @@ import msgspec
 from mdring.emulator.faults import Fault
 from mdring.emulator.server import EmulatorConfig, EmulatorServer
 from mdring.emulator.venue import emulator_names
-
-_PR_SET_PDEATHSIG = 1
+from mdring.process import die_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.die_with_parent:
-        _die_with_parent()
+        die_with_parent(os.getppid())
     try:
         config = _config(options)
         server = EmulatorServer(config)
@@ -123,15 +121,6 @@ def _venue_options(texts: list[str]) -> dict[str, dict[str, Any]]:
 def _fault(text: str) -> tuple[str, Fault]:
     values = json.loads(text)
     return values.pop("venue"), msgspec.convert(values, Fault)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent ends; end at once if it ended before that was set."""
-    parent = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() != parent:
-        sys.exit(0)
 
 
 if __name__ == "__main__":

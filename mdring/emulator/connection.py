@@ -48,7 +48,6 @@ class Connection(WSListener):
     def __init__(self, number: int, path: str, owner: Owner) -> None:
         self.number = number
         self.path = path
-        self.client = ""
         self.sent = 0
         self._owner = owner
         self._truth = owner.truth
@@ -57,6 +56,8 @@ class Connection(WSListener):
         self._timers: set[asyncio.TimerHandle] = set()
         self._held: dict[str, bytes] = {}  # by stream: messages that wait to be overtaken
         self._stall: Fault | None = None
+        self._ended = False
+        self._irregular = False  # held, stalled or ended: deliver has more to do than to send
         self._fragments: list[bytes] = []
 
     # The venue's session calls these (venue.Wire).
@@ -76,26 +77,28 @@ class Connection(WSListener):
         return handle
 
     def deliver(self, stream: str, frame: bytes) -> None:
-        if self._injector.disturbs_frames or self._held or self._stall is not None:
+        if self._irregular or self._injector.disturbs_frames:
             self._deliver_disturbed(stream, frame)
         else:
             self._put(stream, frame)
 
     def reply(self, text: str) -> None:
-        if self._stall is None:
+        if self._stall is None and not self._ended:
             self._transport.send(_TEXT, text)
 
     def ping(self, payload: bytes) -> None:
-        if self._stall is None or self._stall.pings:
+        if self._pings() and not self._ended:
             self._transport.send_ping(payload)
 
     def close(self, code: int, reason: str = "") -> None:
-        if self._transport.is_close_frame_sent or self._transport.is_disconnected:
+        if self._ended:
             return
+        self._end()
         self._transport.send_close(cast(WSCloseCode, code), reason.encode())
-        asyncio.get_running_loop().call_later(_CLOSE_GRACE_S, self._transport.disconnect)
+        asyncio.get_running_loop().call_later(_CLOSE_GRACE_S, self.disconnect)
 
     def reset(self) -> None:
+        self._end()
         raw: socket.socket = self._transport.underlying_transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
         self._transport.disconnect(graceful=False)
@@ -105,12 +108,22 @@ class Connection(WSListener):
     def stall(self, fault: Fault) -> None:
         """Fall silent; for ``duration_ms``, or until ``end_stall``."""
         self._stall = fault
+        self._look()
         if fault.duration_ms:
             self.after(fault.duration_ms / 1000, self.end_stall)
 
     def end_stall(self) -> None:
         """Speak again. What was due in between is lost, as with a venue's stuck gateway."""
         self._stall = None
+        self._look()
+
+    def disconnect(self) -> None:
+        """Close the socket after what is unsent; idempotent."""
+        self._transport.disconnect()
+
+    async def wait_disconnected(self) -> None:
+        """Return when the socket is closed."""
+        await self._transport.wait_disconnected()
 
     def strike(self, fault: Fault) -> None:
         """Carry out a connection fault now."""
@@ -131,7 +144,6 @@ class Connection(WSListener):
         self._transport = transport
         underlying = transport.underlying_transport
         underlying.set_write_buffer_limits(high=MAX_BACKLOG_BYTES)
-        self.client = str(underlying.get_extra_info("peername")[0])
         self._owner.opened(self)
         self._note("open", path=self.path)
         self.session.on_open()
@@ -146,18 +158,20 @@ class Connection(WSListener):
                     self.session.on_text(message)
             case WSMsgType.PING:
                 payload = frame.get_payload_as_bytes()
-                if self._stall is None or self._stall.pings:
+                if self._pings():
                     transport.send_pong(payload)
                 self.session.on_ping(payload)
             case WSMsgType.PONG:
                 self.session.on_pong(frame.get_payload_as_bytes())
             case WSMsgType.CLOSE:
                 code = frame.get_close_code()
-                if not transport.is_close_frame_sent:
+                if not self._ended:
+                    self._end()
                     transport.send_close(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
                 transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._end()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
@@ -175,6 +189,17 @@ class Connection(WSListener):
 
     # Inside.
 
+    def _end(self) -> None:
+        """From here on nothing more is sent."""
+        self._ended = True
+        self._look()
+
+    def _look(self) -> None:
+        self._irregular = self._ended or self._stall is not None or bool(self._held)
+
+    def _pings(self) -> bool:
+        return self._stall is None or self._stall.pings
+
     def _put(self, stream: str, frame: bytes) -> None:
         self._transport.send(_TEXT, frame)
         self.sent += 1
@@ -182,11 +207,14 @@ class Connection(WSListener):
             self._truth.sent(time.time_ns(), self._owner.venue_name, self.number, stream, frame)
 
     def _deliver_disturbed(self, stream: str, frame: bytes) -> None:
+        if self._ended:
+            return
         if self._stall is not None:
             self._withhold(stream, FaultKind.STALL, frame)
             return
         overtaken = self._held.pop(stream, None)
         if overtaken is not None:
+            self._look()
             self._put(stream, frame)
             self._put(stream, overtaken)
             return
@@ -202,6 +230,7 @@ class Connection(WSListener):
             self._withhold(stream, kind, frame)
         elif kind is FaultKind.REORDER:
             self._held[stream] = frame
+            self._look()
         elif kind is FaultKind.DUPLICATE:
             self._put(stream, frame)
             self._put(stream, frame)

@@ -34,7 +34,8 @@ from mdring.emulator.faults import Fault
 from mdring.record import Aggressor
 
 if TYPE_CHECKING:
-    from mdring.emulator.server import EmulatorServer, VenueHost
+    from mdring.emulator.host import VenueHost
+    from mdring.emulator.server import EmulatorServer
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -102,7 +103,7 @@ class _Control:
 
     async def clear_faults(self, request: web.Request) -> web.Response:
         for host in self._hosts(request):
-            host.clear_faults()
+            await host.clear_faults()
         return _json({})
 
     async def faults(self, request: web.Request) -> web.Response:

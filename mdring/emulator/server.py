@@ -12,33 +12,24 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlsplit
 
 from aiohttp import web
 from msgspec import Struct
-from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
-from mdring.emulator.connection import Connection
 from mdring.emulator.control import control_application
-from mdring.emulator.faults import Fault, FaultInjector, FaultKind
+from mdring.emulator.host import VenueHost
 from mdring.emulator.instruments import universe
 from mdring.emulator.market import Market
 from mdring.emulator.pacer import Pacer
 from mdring.emulator.truth import TruthLog
-from mdring.emulator.venue import (
-    Refusal,
-    RestRequest,
-    RestResponse,
-    Timer,
-    VenueEmulator,
-    load_emulator,
-)
+from mdring.emulator.venue import VenueEmulator, load_emulator
 
 TRUTH_FLUSH_S: Final = 0.1
+STEPS_PER_HISTORY: Final = 10  # parts of the history that are made without telling the venues
 _DRAIN_POLL_S: Final = 0.02
 
 
@@ -59,202 +50,6 @@ class EmulatorConfig(Struct, frozen=True, kw_only=True):
     tls_key: Path | None = None
     truth: Path | None = None
     options: Mapping[str, Mapping[str, Any]] = {}  # by venue: its own options
-
-
-class VenueHost:
-    """One emulated venue on its two ports."""
-
-    def __init__(
-        self,
-        emulator_type: type[VenueEmulator],
-        market: Market,
-        options: Struct,
-        truth: TruthLog | None,
-        numbers: Callable[[], int],
-    ) -> None:
-        self.venue_name = emulator_type.venue
-        self.injector = FaultInjector(market.seed, emulator_type.venue)
-        self.truth = truth
-        self.connections: dict[int, Connection] = {}
-        self.opened_total = 0
-        self.emulator = emulator_type(market, self, options)
-        self.websocket_url = ""
-        self.rest_url = ""
-        self._next_number = numbers
-        self._address = ("", 0)
-        self._ssl: ssl.SSLContext | None = None
-        self._listener: asyncio.Server | None = None
-        self._rest: web.AppRunner | None = None
-        self._refusal: asyncio.TimerHandle | None = None
-
-    # venue.Host, for the emulator.
-
-    def now_ns(self) -> int:
-        return time.time_ns()
-
-    def after(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        return asyncio.get_running_loop().call_later(seconds, callback)
-
-    # connection.Owner, for the connections.
-
-    def opened(self, connection: Connection) -> None:
-        self.connections[connection.number] = connection
-        self.opened_total += 1
-
-    def closed(self, connection: Connection) -> None:
-        self.connections.pop(connection.number, None)
-
-    # For the server.
-
-    async def start(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        """Listen. Raises OSError if a port is taken."""
-        self._ssl = context
-        self._address = (host, port)
-        self._address = (host, await self._listen())
-        self._rest = web.AppRunner(_rest_application(self), access_log=None, handle_signals=False)
-        await self._rest.setup()
-        site = web.TCPSite(self._rest, host, port + 1 if port else 0, ssl_context=context)
-        await site.start()
-        secure = "s" if context else ""
-        self.websocket_url = f"ws{secure}://{host}:{self._address[1]}"
-        self.rest_url = f"http{secure}://{host}:{self._rest.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        """Say good-bye to the clients and free both ports."""
-        if self._refusal is not None:
-            self._refusal.cancel()
-        self._stop_listening()
-        for connection in list(self.connections.values()):
-            connection.close(1001, "emulator ends")
-        if self._rest is not None:
-            await self._rest.cleanup()
-        for connection in list(self.connections.values()):
-            connection.reset()
-
-    def inject(self, fault: Fault) -> int:
-        """Carry out or arm a fault; how many connections it has already befallen.
-
-        Raises ValueError for a fault whose parameters make no sense.
-        """
-        if fault.fault is FaultKind.SHUTDOWN_NOTICE:
-            self.emulator.announce_shutdown()
-        elif fault.fault is FaultKind.REFUSE and fault.status == 0:
-            self._refuse(fault)
-        elif fault.acts_at_once:
-            return self._strike(fault)
-        else:
-            self.injector.arm(fault)
-        return 0
-
-    def clear_faults(self) -> None:
-        """Disarm everything, end stalls, listen again."""
-        self.injector.clear()
-        for connection in self.connections.values():
-            connection.end_stall()
-        self._end_refusal()
-
-    def _strike(self, fault: Fault) -> int:
-        targets = [
-            connection for connection in self.connections.values() if fault.connection in (None, connection.number)
-        ]
-        for connection in targets:
-            connection.strike(fault)
-        self.injector.fired[fault.fault] += len(targets)
-        return len(targets)
-
-    def _refuse(self, fault: Fault) -> None:
-        self._stop_listening()
-        self.injector.fired[fault.fault] += 1
-        if self._refusal is not None:
-            self._refusal.cancel()
-            self._refusal = None
-        if fault.duration_ms:
-            loop = asyncio.get_running_loop()
-            self._refusal = loop.call_later(fault.duration_ms / 1000, self._end_refusal)
-
-    def _end_refusal(self) -> None:
-        if self._refusal is not None:
-            self._refusal.cancel()
-            self._refusal = None
-        if self._listener is None:
-            asyncio.get_running_loop().create_task(self._listen())
-
-    async def _listen(self) -> int:
-        host, port = self._address
-        self._listener = await ws_create_server(
-            self._on_upgrade,
-            host,
-            port,
-            ssl=self._ssl,
-            enable_auto_pong=False,  # the venue counts the client's pings
-            logger_name="emulator",
-        )
-        return int(self._listener.sockets[0].getsockname()[1])
-
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-
-    def _on_upgrade(self, request: WSUpgradeRequest) -> Any:
-        refused = self.injector.due_on_upgrade()
-        if refused is not None:
-            return _refused(Refusal(refused.status, headers=_retry_after(refused)))
-        target = request.path.decode("utf-8", "replace")
-        url = urlsplit(target)
-        connection = Connection(self._next_number(), target, self)
-        session = self.emulator.accept(url.path, dict(parse_qsl(url.query)), connection)
-        if isinstance(session, Refusal):
-            return _refused(session)
-        connection.session = session
-        return connection
-
-    async def on_rest(self, request: web.Request) -> web.StreamResponse:
-        """Answer one REST call, as the armed faults have it."""
-        lag = 0
-        for fault in self.injector.due_on_rest(request.path_qs):
-            match fault.fault:
-                case FaultKind.REST_SLOW:
-                    await asyncio.sleep(fault.delay_ms / 1000)
-                case FaultKind.REST_RESET:
-                    assert request.transport is not None
-                    request.transport.abort()
-                case FaultKind.REST_ERROR:
-                    return web.Response(
-                        status=fault.status or 500,
-                        body=fault.body.encode(),
-                        headers=_retry_after(fault),
-                    )
-                case FaultKind.STALE_SNAPSHOT:
-                    lag = fault.lag
-        answer = self._answer(request, lag)
-        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.headers))
-
-    def _answer(self, request: web.Request, lag: int) -> RestResponse:
-        return self.emulator.rest(
-            RestRequest(
-                path=request.path,
-                query=dict(request.query),
-                headers={name.lower(): value for name, value in request.headers.items()},
-                client=request.remote or "",
-                snapshot_lag=lag,
-            )
-        )
-
-
-def _rest_application(host: VenueHost) -> web.Application:
-    application = web.Application()
-    application.router.add_get("/{path:.*}", host.on_rest)
-    return application
-
-
-def _refused(refusal: Refusal) -> WSUpgradeResponseWithListener:
-    response = WSUpgradeResponse.create_error_response(refusal.status, refusal.body, extra_headers=refusal.headers)
-    return WSUpgradeResponseWithListener(response, None)
-
-
-def _retry_after(fault: Fault) -> dict[str, str]:
-    return {"Retry-After": str(fault.retry_after_s)} if fault.retry_after_s else {}
 
 
 class EmulatorServer:
@@ -326,11 +121,17 @@ class EmulatorServer:
             self.truth.close()
 
     def advance(self, count: int) -> None:
-        """Let the market make ``count`` steps now."""
+        """Let the market make ``count`` steps now.
+
+        Not many at once: a venue must have seen the changes before the books forget them.
+        """
         now_ns = time.time_ns()
-        events = self.market.advance(count, now_ns)
-        for host in self.venues.values():
-            host.emulator.on_events(events, now_ns)
+        while count > 0:
+            some = min(count, max(self.config.history_limit // STEPS_PER_HISTORY, 1))
+            events = self.market.advance(some, now_ns)
+            for host in self.venues.values():
+                host.emulator.on_events(events, now_ns)
+            count -= some
         if self.truth is not None and self._truth_flush is None:
             loop = asyncio.get_running_loop()
             self._truth_flush = loop.call_later(TRUTH_FLUSH_S, self._flush_truth)

@@ -45,7 +45,6 @@ class Wire(Host, Protocol):
     """The server's end of one WebSocket connection. Its timers end with it."""
 
     number: int
-    client: str  # the peer's address without port, as limits per IP need it
 
     def deliver(self, stream: str, frame: bytes) -> None:
         """Send one message of market data: subject to faults, written to the truth log."""
