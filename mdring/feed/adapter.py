@@ -38,15 +38,22 @@ ENTRY_POINT_GROUP: Final = "mdring.adapters"
 class VenueProtocolError(Exception):
     """The venue sent what its documentation does not allow; the venue's fault, never fatal.
 
-    ``instrument`` is the venue's name of the instrument concerned, or ``None`` if it cannot be told.
+    ``instrument`` is the venue's name of the instrument concerned, or ``None`` if it cannot be told;
+    ``data_type`` likewise, ``STATUS`` if it cannot be told. The driver writes a STATUS(REJECTED) of them.
     """
 
     def __init__(
-        self, message: str, *, instrument: str | None = None, reason: Reason = Reason.BAD_MESSAGE
+        self,
+        message: str,
+        *,
+        instrument: str | None = None,
+        reason: Reason = Reason.BAD_MESSAGE,
+        data_type: DataType = DataType.STATUS,
     ) -> None:
         super().__init__(message)
         self.instrument = instrument
         self.reason = reason
+        self.data_type = data_type
 
 
 class Send(Struct, frozen=True):
@@ -149,6 +156,18 @@ class Limits(Struct, frozen=True, kw_only=True):
     stale_after_s: float = 60.0  # no data for so long on a connection: reconnect
 
 
+class AdapterCounts(Struct):
+    """What an adapter has seen so far. It counts; the driver only reads, and publishes what it needs."""
+
+    ignored: int = 0  # frames of types that are not decoded
+    repeated: int = 0  # messages dropped because their like had come before
+    gaps: int = 0  # STATUS(GAP) records
+    resyncs: int = 0  # books that had to be rebuilt, for whatever reason
+    snapshots: int = 0  # snapshots put into the stream
+    books: int = 0  # subscribed
+    books_valid: int = 0
+
+
 class Adapter(ABC):
     """One venue's protocol. One object serves one worker: all its connections and instruments.
 
@@ -167,10 +186,10 @@ class Adapter(ABC):
     limits: ClassVar[Limits] = Limits()
     options: ClassVar[type[Struct]]  # the keys of [venues.options], with defaults
 
+    counts: AdapterCounts  # each adapter makes its own in __init__
+
     @abstractmethod
-    def __init__(
-        self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]
-    ) -> None: ...
+    def __init__(self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]) -> None: ...
 
     @abstractmethod
     def metadata_requests(self) -> Sequence[Fetch]:
@@ -196,9 +215,7 @@ class Adapter(ABC):
         """The handshake is done: subscribe."""
 
     @abstractmethod
-    def on_frame(
-        self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit
-    ) -> Sequence[Request]:
+    def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One text frame of the venue.
 
         Raises VenueProtocolError if it is not what the venue documents.
@@ -216,11 +233,12 @@ class Adapter(ABC):
     def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
         """The book of this instrument cannot be trusted: say so in the stream and rebuild it."""
 
-    def on_reject(
-        self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit
-    ) -> Sequence[Request]:
-        """A frame was refused (``error`` was raised by us). Default: resync the instrument if known."""
-        if error.instrument is None:
+    def on_reject(self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """A message was refused (``error`` was raised by us, and the driver has told the stream).
+
+        Default: resync the book, if it is known which and the message was not one of other data.
+        """
+        if error.instrument is None or error.data_type in (DataType.TRADE, DataType.BBO):
             return NOTHING
         return self.resync(error.instrument, now_ns, error.reason, emit)
 

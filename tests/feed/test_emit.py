@@ -344,8 +344,8 @@ def test_scanner_refuses_or_is_right_and_never_reads_beyond_the_text(guarded: mm
         count = emit.levels(channel, Side.BID, at_the_edge(guarded, array), TS_EVENT)
     except DecimalError:
         assert emit.staged == 0
-        # What a parser accepts and the scanner does not are numbers in escapes: no venue writes digits so.
-        assert expected is None or b"\\" in array
+        # What a parser accepts and the scanner does not: digits written as escapes, and deep nesting.
+        assert expected is None or b"\\" in array or array.count(b"[") > 64
         return
     emit.end()
     rows = emit.drain()
