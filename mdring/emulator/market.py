@@ -117,6 +117,7 @@ class _Mover:
         self._random = Random(f"{seed}/{spec.canonical_symbol}")
         self._index = index
         self._depth = depth
+        self._most_levels = depth + max(depth // 10, 2)
         self._trade_share = trade_share
         self._tick = spec.tick
         self._gap = spec.level_gap
@@ -169,14 +170,15 @@ class _Mover:
         own = book.bids if side is _BID else book.asks
         spread = (book.asks.best - book.bids.best) // self._tick
         roll = random()
-        if spread > 1 and roll < (0.6 if spread > self._gap else 0.2):
+        if len(own) >= self._most_levels:
+            price, size = own.farthest, 0
+        elif spread > 1 and roll < (0.8 if spread > self._gap else 0.3):
             closer = 1 + int(random() * (spread - 1))
             price, size = own.best + own.sign * self._tick * closer, self._size()
-        elif roll < 0.65:
+        elif roll < 0.7:
             price, size = self._near(own.keys) * own.sign, self._size()
         elif len(own) > self._depth:
-            farthest = roll < 0.7 or len(own) > self._depth * 11 // 10
-            price, size = own.farthest if farthest else self._near(own.keys) * own.sign, 0
+            price, size = own.farthest if roll < 0.85 else self._near(own.keys) * own.sign, 0
         else:
             farther = 1 + self._distance(self._gap * self._depth // 4)
             price, size = own.best - own.sign * self._tick * farther, self._size()
