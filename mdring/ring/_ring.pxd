@@ -70,4 +70,5 @@ cdef class Reader:
     cdef Py_buffer out_view
     cdef object out
     cdef uint64_t room
+    cdef uint64_t taken
     cdef int bind(self, object out) except -1

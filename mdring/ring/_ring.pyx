@@ -43,8 +43,9 @@ HISTOGRAM_BUCKETS = <int>MDRING_HISTOGRAM_BUCKETS
 # covers one that came just before the call, or was delivered to another thread.
 cdef uint64_t SIGNAL_SLICE_SPIN_NS = 2_000_000
 cdef uint64_t SIGNAL_SLICE_BLOCK_NS = 50_000_000
-# A poll this far behind may be long: it lets other threads run. Below, giving the GIL up costs more.
-cdef uint64_t RELEASE_GIL_LAG = 64
+# A poll after one that delivered more, and a publication of more, let other threads run. Below, giving the GIL up
+# costs more than the copy.
+cdef uint64_t RELEASE_GIL_RECORDS = 64
 
 
 def histogram_bucket(uint64_t value):
@@ -213,7 +214,7 @@ cdef class Writer:
             raise ValueError(f"cannot publish {n} records: the array holds {held}, half the ring is {self.ring.slot_count // 2}")
         if not source[(n - 1) * slot_size + self.ring.flags_offset] & self.ring.last_flag:
             raise ValueError("the last record does not end its event group: its flags lack LAST")
-        if n <= RELEASE_GIL_LAG:
+        if n <= RELEASE_GIL_RECORDS:
             return self.publish_native(source, n, read_position)
         with nogil:
             last = self.publish_native(source, n, read_position)
@@ -316,14 +317,14 @@ cdef class Reader:
         """Copy whole event groups into ``out``, a contiguous array of records; returns how many. Never waits."""
         if out is not self.out:
             self.bind(out)
-        cdef uint64_t taken
         cdef const mdring_filter *filter = &self.filter if self.filtered else NULL
-        cdef uint64_t cursor = load_acquire_u64(self.ring.cursor)
-        if cursor < self.state.next + RELEASE_GIL_LAG:
-            return mdring_poll(&self.ring, &self.state, filter, <uint64_t *>self.out_view.buf, self.room)
+        # The lag would say more than the last poll, but to know it costs the cursor's cache line.
+        if self.taken <= RELEASE_GIL_RECORDS:
+            self.taken = mdring_poll(&self.ring, &self.state, filter, <uint64_t *>self.out_view.buf, self.room)
+            return self.taken
         with nogil:
-            taken = mdring_poll(&self.ring, &self.state, filter, <uint64_t *>self.out_view.buf, self.room)
-        return taken
+            self.taken = mdring_poll(&self.ring, &self.state, filter, <uint64_t *>self.out_view.buf, self.room)
+        return self.taken
 
     def wait(self, mdring_idle idle, uint64_t spin_ns, uint64_t timeout_ns):
         """Wait until the next record is there, by an idle strategy (``idle.py``). False when the time is out.

@@ -28,7 +28,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-enum { MDRING_MAX_RECORD_WORDS = 64 };
+enum { MDRING_MAX_RECORD_WORDS = 64, MDRING_USUAL_RECORD_WORDS = 16 };
 
 typedef struct {
     uint64_t *slots;      /* slot_count * slot_words words, shared */
@@ -52,6 +52,21 @@ static inline uint8_t mdring_shared_byte(const uint64_t *slot, uint64_t offset) 
     return (uint8_t)(load_relaxed_u64(slot + offset / 8) >> (8 * (offset % 8)));
 }
 
+/* The body of a slot, all words but word 0; a record's usual size lets the compiler unroll the copy. */
+static inline void mdring_copy_out(uint64_t *record, const uint64_t *slot, uint64_t words) {
+    if (words == MDRING_USUAL_RECORD_WORDS)
+        copy_words_from_shared(record + 1, slot + 1, MDRING_USUAL_RECORD_WORDS - 1);
+    else
+        copy_words_from_shared(record + 1, slot + 1, words - 1);
+}
+
+static inline void mdring_copy_in(uint64_t *slot, const uint64_t *record, uint64_t words) {
+    if (words == MDRING_USUAL_RECORD_WORDS)
+        copy_words_to_shared(slot + 1, record + 1, MDRING_USUAL_RECORD_WORDS - 1);
+    else
+        copy_words_to_shared(slot + 1, record + 1, words - 1);
+}
+
 /* ---- writer ------------------------------------------------------------------------------------------- */
 
 /* Write a record and leave word 0 at 0: still invisible. */
@@ -59,7 +74,7 @@ static inline void mdring_write_hidden(const mdring_ring *ring, uint64_t seq, co
     uint64_t *slot = mdring_slot(ring, seq);
     store_relaxed_u64(slot, 0); /* sync: P2 */
     fence_release();            /* sync: P2 */
-    copy_words_to_shared(slot + 1, record + 1, ring->slot_words - 1);
+    mdring_copy_in(slot, record, ring->slot_words);
 }
 
 static inline void mdring_show(const mdring_ring *ring, uint64_t seq) {
@@ -183,7 +198,7 @@ static inline uint64_t mdring_poll(const mdring_ring *ring, mdring_reader *reade
         uint8_t flags = mdring_shared_byte(slot, ring->flags_offset);
         bool wanted = filter == NULL || mdring_wanted(filter, slot);
         if (wanted && taken == room) break;
-        if (wanted) copy_words_from_shared(out + taken * words + 1, slot + 1, words - 1);
+        if (wanted) mdring_copy_out(out + taken * words, slot, words);
         if (!mdring_validate(ring, seq)) {
             lapped = true;
             break;
@@ -194,6 +209,7 @@ static inline uint64_t mdring_poll(const mdring_ring *ring, mdring_reader *reade
             if (taken > group_taken) ((uint8_t *)(out + (taken - 1) * words))[ring->flags_offset] |= ring->last_flag;
             group_next = seq;
             group_taken = taken;
+            if (taken == room) break; /* looking at the next slot would cost a cache miss */
         }
     }
     if (taken == room && group_taken == 0 && room > 0 && !lapped) {

@@ -1,0 +1,63 @@
+/* The machine's limits, and the native core beside them: what the Python figures are measured against.
+ *
+ * Built by limits.py with the C compiler at hand. Every function is called by two processes (role 0 and 1) that
+ * map the same zeroed memory, or by one alone.
+ */
+#include "../mdring/ring/ring.h"
+
+#include <time.h>
+
+static inline uint64_t now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Bare ping-pong of one cache line each way: role 0 stores n in word 0, role 1 answers in word 16 (128 bytes on).
+ * Role 0 writes each round trip in ns to `out`. */
+void pingpong_line(uint64_t *shared, uint64_t rounds, int role, uint64_t *out) {
+    uint64_t *ping = shared, *pong = shared + 16;
+    for (uint64_t n = 1; n <= rounds; n++) {
+        if (role == 0) {
+            uint64_t start = now_ns();
+            store_release_u64(ping, n);
+            while (load_acquire_u64(pong) != n) cpu_relax();
+            out[n - 1] = now_ns() - start;
+        } else {
+            while (load_acquire_u64(ping) != n) cpu_relax();
+            store_release_u64(pong, n);
+        }
+    }
+}
+
+/* The same with a record of 128 bytes: publish on one ring, poll, publish on the other. */
+void pingpong_ring(uint64_t *shared, uint64_t slots, uint64_t rounds, int role, uint64_t *out) {
+    enum { WORDS = 16 };
+    uint64_t record[WORDS] = {0}, received[WORDS];
+    ((uint8_t *)record)[29] = 1;
+    mdring_ring rings[2];
+    for (int i = 0; i < 2; i++) {
+        uint64_t *base = shared + i * (16 + slots * WORDS);
+        rings[i] = (mdring_ring){base + 16, base, slots, WORDS, 29, 1};
+    }
+    const mdring_ring *mine = &rings[role], *theirs = &rings[1 - role];
+    mdring_reader reader = {1, 0, 0, false};
+    uint64_t cursor = 0;
+    for (uint64_t n = 1; n <= rounds; n++) {
+        uint64_t start = now_ns();
+        if (role == 0) cursor = mdring_publish(mine, cursor, record, 1);
+        while (mdring_poll(theirs, &reader, NULL, received, 1) == 0) cpu_relax();
+        if (role == 1) cursor = mdring_publish(mine, cursor, record, 1);
+        if (role == 0) out[n - 1] = now_ns() - start;
+    }
+}
+
+/* Copy `bytes` from one place to another `rounds` times; returns ns in all. */
+uint64_t copy_memory(void *to, const void *from, uint64_t bytes, uint64_t rounds) {
+    uint64_t start = now_ns();
+    for (uint64_t i = 0; i < rounds; i++) {
+        memcpy(to, from, bytes);
+        __asm__ __volatile__("" : : "r"(to) : "memory");
+    }
+    return now_ns() - start;
+}

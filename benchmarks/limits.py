@@ -1,0 +1,79 @@
+"""The machine's limits: bare cache-line ping-pong, memory copy; and the native ring beside them. Builds limits.c."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._harness import peer, pin, require
+
+_SOURCE: Final = Path(__file__).with_name("limits.c")
+_RING_SLOTS: Final = 1024
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """limits.c, compiled for this machine."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    require(compiler is not None, "no C compiler found to build benchmarks/limits.c")
+    with tempfile.TemporaryDirectory() as directory:
+        built = Path(directory) / "limits.so"
+        subprocess.run([str(compiler), "-O3", "-shared", "-fPIC", str(_SOURCE), "-o", str(built)], check=True)
+        library = ctypes.CDLL(str(built))
+    library.copy_memory.restype = ctypes.c_uint64
+    return library
+
+
+def _pingpong(
+    function: str, bytes_shared: int, arguments: list[Any], rounds: int, cores: list[int | None]
+) -> npt.NDArray[np.uint64]:
+    """Round trips in ns, u8, of a function of limits.c between two processes."""
+    shared = mmap.mmap(-1, bytes_shared)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+    call = getattr(_library(), function)
+    out = np.zeros(rounds, dtype=np.uint64)
+
+    def play(role: int) -> None:
+        pin(cores[role])
+        call(ctypes.c_void_p(address), *arguments, ctypes.c_uint64(rounds), role, ctypes.c_void_p(out.ctypes.data))
+
+    affinity = os.sched_getaffinity(0)
+    with peer(play, 1):
+        play(0)
+        os.sched_setaffinity(0, affinity)
+    require(bool((out > 0).all()), f"{function}: a round trip is missing")
+    return out[rounds // 10 :]
+
+
+def line_round_trips(rounds: int, cores: list[int | None]) -> npt.NDArray[np.uint64]:
+    """Round trips of one bare cache line each way, ns: the limit of all that crosses cores."""
+    return _pingpong("pingpong_line", 4096, [], rounds, cores)
+
+
+def native_ring_round_trips(rounds: int, cores: list[int | None]) -> npt.NDArray[np.uint64]:
+    """Round trips of one record each way through two rings, all in C, ns."""
+    return _pingpong("pingpong_ring", 2 * (128 + _RING_SLOTS * 128), [ctypes.c_uint64(_RING_SLOTS)], rounds, cores)
+
+
+def copy_bandwidth(working_set: int, total: int = 1 << 30) -> float:
+    """memcpy in bytes per ns over a source and a target of ``working_set`` bytes each."""
+    source, target = np.ones(working_set, dtype=np.uint8), np.zeros(working_set, dtype=np.uint8)
+    rounds = max(1, total // working_set)
+    elapsed = _library().copy_memory(
+        ctypes.c_void_p(target.ctypes.data),
+        ctypes.c_void_p(source.ctypes.data),
+        ctypes.c_uint64(working_set),
+        ctypes.c_uint64(rounds),
+    )
+    require(bool((target == source).all()), "memcpy copied nothing")
+    return working_set * rounds / int(elapsed)
