@@ -1,7 +1,11 @@
 """A record as words: a JSON object or a coloured line. Decimals are exact, ids keep all their digits.
 
 Used by ``mdring tail``, one record at a time: it is for people and scripts that watch. A strategy reads the
-arrays that ``mdring.attach`` delivers.
+arrays that ``mdring.attach`` delivers::
+
+    text = RecordText(consumer.instruments, consumer.run.venues)
+    for record in batch:
+        print(text.as_line(record, coloured=False))
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
-from rich.text import Text
+from rich.color import ColorSystem
+from rich.style import Style
 
 from mdring.instrument import Instrument, InstrumentTable
 from mdring.log import printable
@@ -29,14 +34,18 @@ from mdring.record import (
     trade_id,
 )
 
-_KIND_STYLES: Final = {
-    "trade": "bold",
-    "bbo": "cyan",
-    "level": "",
-    "clear": "yellow",
-    "status": "magenta",
+_DIM: Final = Style(dim=True)
+_NAME: Final = Style(color="blue")
+_STYLES: Final = {
+    "trade": Style(bold=True),
+    "bbo": Style(color="cyan"),
+    "clear": Style(color="yellow"),
+    "status": Style(color="magenta"),
+    "buy": Style(color="green"),
+    "bid": Style(color="green"),
+    "sell": Style(color="red"),
+    "ask": Style(color="red"),
 }
-_SIDE_STYLES: Final = {"buy": "green", "bid": "green", "sell": "red", "ask": "red"}
 _COMMON_KEYS: Final = frozenset(
     ("seq", "ts_event", "ts_recv", "ts_seq", "venue", "instrument", "canonical_symbol", "instrument_id", "kind")
 )
@@ -71,19 +80,29 @@ class RecordText:
             **_details(kind, record, instrument),
         }
 
-    def as_line(self, record: np.void) -> Text:
-        """The same as one line for a terminal: time of receipt (UTC), seq, instrument, kind, what it says."""
+    def as_line(self, record: np.void, *, coloured: bool) -> str:
+        """The same as one line for people: time of receipt (UTC), seq, instrument, kind, what it says.
+
+        What is zero, empty or unknown is left out.
+        """
         words = self.as_json(record)
-        line = Text(no_wrap=True)
-        line.append(f"{_time_of_day(words['ts_recv'])} {words['seq']:>9} ", style="dim")
-        line.append(printable(f"{words['venue']}:{words['instrument'] or '*':<12} "), style="blue")
-        line.append(f"{words['kind']:<6}", style=_KIND_STYLES.get(words["kind"], ""))
+        kind_style = _STYLES.get(words["kind"])
+        fragments = [
+            (f"{_time_of_day(words['ts_recv'])} {words['seq']:>9} ", _DIM),
+            (printable(f"{words['venue']}:{words['instrument'] or '*':<12} "), _NAME),
+            (f"{words['kind']:<6}", kind_style),
+        ]
         for key, value in words.items():
             if key not in _COMMON_KEYS and value not in (0, "", "none", None, []):
-                text = ",".join(value) if isinstance(value, list) else str(value)
-                line.append(f" {key}=", style="dim")
-                line.append(printable(text), style=_SIDE_STYLES.get(text, _KIND_STYLES.get(words["kind"], "")))
-        return line
+                text = ",".join(value) if isinstance(value, list) else printable(str(value))
+                fragments += [(f" {key}=", _DIM), (text, _STYLES.get(text, kind_style))]
+        if not coloured:
+            return "".join(text for text, _ in fragments)
+        return "".join(
+            # The sixteen standard colours are all that is used; every terminal with colours has them.
+            text if style is None else style.render(text, color_system=ColorSystem.STANDARD)
+            for text, style in fragments
+        )
 
 
 def _details(kind: int, record: np.void, instrument: Instrument | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from msgspec import to_builtins
@@ -44,10 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(as_json(_look(folder)))
         return 0
     count = arguments.count or (None if sys.stdout.isatty() else 1)
-    try:
+    with suppress(KeyboardInterrupt):
         _watch(folder, arguments.interval, count)
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

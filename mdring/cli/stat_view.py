@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,12 +21,27 @@ _STATE_STYLES = {
     State.DISCONNECTED: "red",
     State.CIRCUIT_OPEN: "bold red",
 }
+_TROUBLE = {
+    Counter.RECONNECTS: "reconnects",
+    Counter.GAPS: "gaps",
+    Counter.RESYNCS: "resyncs",
+    Counter.REJECTS: "rejects",
+    Counter.DROPS: "drops",
+    Counter.UNKNOWN_MESSAGES: "unknown",
+    Counter.FETCH_ERRORS: "fetch errors",
+    Counter.SUBSCRIPTIONS_REJECTED: "refused subscr.",
+}
 _BREAKER = {0: "", 1: "half-open", 2: "open"}
 
 
 def render(before: RunSample, now: RunSample) -> RenderableType:
-    """Header, venues, processes, and the last errors if there are any."""
-    parts: list[RenderableType] = [_header(before, now), _venues(before, now), _processes(before, now)]
+    """Header, flow and trouble by venue, processes, and the last errors if there are any."""
+    parts: list[RenderableType] = [
+        _header(before, now),
+        _flow(before, now),
+        _trouble(before, now),
+        _processes(before, now),
+    ]
     if any(process.error for process in now.processes.values()):
         parts.append(_errors(now))
     return Group(*parts)
@@ -56,20 +72,19 @@ def _header(before: RunSample, now: RunSample) -> Text:
     return text
 
 
-def _venues(before: RunSample, now: RunSample) -> Table:
-    table = Table("venue", "state", title="venues", title_justify="left")
-    for name in ("conn", "books", "frames/s", "records/s", "kB/s", "waiting", "venue→recv p50", "p99", "last data",
-                 "reconn", "gaps", "resyncs", "rejects", "drops"):  # fmt: skip
+def _flow(before: RunSample, now: RunSample) -> Table:
+    table = _table("venue", "state", title="flow")
+    for name in ("conn", "books", "frames/s", "records/s", "kB/s", "waiting", "venue→recv p50", "p99", "last data"):
         table.add_column(name, justify="right")
     for venue in sorted(now.info.venues):
-        table.add_row(Text(venue), *_venue_cells(before, now, venue))
+        table.add_row(Text(venue), *_flow_cells(before, now, venue))
     return table
 
 
-def _venue_cells(before: RunSample, now: RunSample, venue: str) -> Iterator[Text]:
+def _flow_cells(before: RunSample, now: RunSample, venue: str) -> Iterator[Text]:
     process = f"worker-{venue}"
     worker = now.processes.get(process)
-    if worker is None:
+    if worker is None or worker.counters[Counter.STARTS] == 0:
         yield Text("not started", style="dim")
         return
     values = worker.counters
@@ -89,9 +104,24 @@ def _venue_cells(before: RunSample, now: RunSample, venue: str) -> Iterator[Text
     yield Text(_latency(latency, latency.p50))
     yield Text(_latency(latency, latency.p99))
     yield Text(_ago(now.ts_ns, values[Counter.LAST_DATA_NS]))
-    yield Text(str(values[Counter.RECONNECTS]))
-    for counter in (Counter.GAPS, Counter.RESYNCS, Counter.REJECTS, Counter.DROPS):
-        yield Text(str(values[counter]), style="yellow" if per_second.get(counter) else "")
+
+
+def _trouble(before: RunSample, now: RunSample) -> Table:
+    """Counts since the start; what rose in the interval is marked."""
+    table = _table("venue", title="trouble since the start")
+    for name in _TROUBLE.values():
+        table.add_column(name, justify="right")
+    for venue in sorted(now.info.venues):
+        process = f"worker-{venue}"
+        worker = now.processes.get(process)
+        if worker is not None:
+            risen = rates(before, now, process)
+            cells = (
+                Text(str(worker.counters[counter]), style="bold yellow" if risen.get(counter) else "")
+                for counter in _TROUBLE
+            )
+            table.add_row(Text(venue), *cells)
+    return table
 
 
 def _state(worker: ProcessSample, now: RunSample) -> Text:
@@ -106,7 +136,7 @@ def _state(worker: ProcessSample, now: RunSample) -> Text:
 
 
 def _processes(before: RunSample, now: RunSample) -> Table:
-    table = Table("process", "", title="processes", title_justify="left")
+    table = _table("process", "", title="processes")
     for name in ("pid", "heartbeat", "starts", "CPU %", "RSS MB", "records/s", "recv→seq p50", "p99"):
         table.add_column(name, justify="right")
     for name, process in now.processes.items():
@@ -114,7 +144,7 @@ def _processes(before: RunSample, now: RunSample) -> Table:
         latency = recent_quantiles(before, now, name, Histogram.RECEIVE_TO_SEQUENCED)
         table.add_row(
             Text(name),
-            Text("alive", style="green") if process.alive else Text("down", style="bold red"),
+            _life(process),
             Text(str(values[Counter.PID])),
             Text(_ago(now.ts_ns, values[Counter.HEARTBEAT_NS])),
             Text(str(values[Counter.STARTS])),
@@ -127,13 +157,23 @@ def _processes(before: RunSample, now: RunSample) -> Table:
     return table
 
 
+def _life(process: ProcessSample) -> Text:
+    if process.alive:
+        return Text("alive", style="green")
+    return Text("down", style="bold red") if process.counters[Counter.STARTS] else Text("not started", style="dim")
+
+
 def _errors(now: RunSample) -> Table:
-    table = Table("process", "ago", "last error", title="errors", title_justify="left")
+    table = _table("process", "ago", "last error", title="errors")
     for name, process in now.processes.items():
         if process.error is not None:
             ts_ns, text = process.error
             table.add_row(Text(name), Text(_ago(now.ts_ns, ts_ns)), Text(printable(text)))
     return table
+
+
+def _table(*columns: str, title: str) -> Table:
+    return Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _cpu(before: RunSample, now: RunSample, name: str) -> str:

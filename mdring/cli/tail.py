@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
 import orjson
-from rich.text import Text
 
 import mdring
 from mdring.cli.arguments import add_run, chosen_run, positive_count
@@ -21,6 +21,7 @@ from mdring.cli.failure import CommandFailed
 from mdring.cli.output import make_console
 from mdring.cli.record_text import RecordText
 from mdring.record import Kind
+from mdring.run import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,21 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    folder = chosen_run(arguments)
+    with suppress(KeyboardInterrupt), _attach(chosen_run(arguments), arguments) as consumer:
+        records = RecordText(consumer.instruments, consumer.run.venues)
+        output = _json_output(records) if arguments.json else _line_output(records)
+        _follow(consumer, _venue_ids(consumer, arguments.venue), arguments.count, output)
+    return 0
+
+
+def _attach(folder: RunFolder, arguments: argparse.Namespace) -> mdring.Consumer:
     try:
-        with mdring.attach(
+        return mdring.attach(
             folder.name,
             instruments=_patterns(arguments.venue, arguments.instrument),
             kinds=[Kind[name.upper()] for name in arguments.kind] if arguments.kind else None,
             start=arguments.start,
             directory=folder.path.parent,
-        ) as consumer:
-            records = RecordText(consumer.instruments, consumer.run.venues)
-            output = _json_output(records) if arguments.json else _line_output(records)
-            _follow(consumer, _venue_ids(consumer, arguments.venue), arguments.count, output)
-    except KeyboardInterrupt:
-        return 0
-    return 0
+        )
+    except ValueError as error:  # a --start that is not on the tape
+        raise CommandFailed(str(error)) from error
 
 
 Output = Callable[[mdring.Batch, int], None]
@@ -93,12 +97,12 @@ def _json_output(records: RecordText) -> Output:
 
 def _line_output(records: RecordText) -> Output:
     console = make_console()
+    coloured = console.is_terminal and console.color_system is not None and not console.no_color
 
     def output(batch: mdring.Batch, lost: int) -> None:
-        if lost:
-            console.print(Text(f"--- {lost} records lost: this command was too slow ---", style="bold red"))
-        for record in batch:
-            console.print(records.as_line(record), soft_wrap=True)
+        lines = [f"--- {lost} records lost: this command was too slow ---"] if lost else []
+        lines += [records.as_line(record, coloured=coloured) for record in batch]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
 
     return output

@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mdring import log, supervisor
-from mdring.cli.arguments import add_config, overrides, positive_seconds
+from mdring import supervisor
+from mdring.cli.arguments import add_config, overrides, positive_count, positive_seconds
 from mdring.config import load
+from mdring.supervisor_demo import DEMO_RATE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--run", metavar="NAME", help="name of the run; the same as --set run.name=NAME")
     parser.add_argument("--demo", action="store_true", help="use emulated venues on this machine, no network")
+    parser.add_argument(
+        "--demo-rate",
+        type=positive_count,
+        default=DEMO_RATE,
+        metavar="N",
+        help="steps of the emulated markets per second (%(default)s)",
+    )
     parser.add_argument("--duration", type=positive_seconds, metavar="SECONDS", help="shut down in order after so long")
 
 
 def run(arguments: argparse.Namespace) -> int:
     config = load(Path(arguments.config), overrides(arguments))
-    log.configure("supervisor", config.log.level)
-    return supervisor.run(config, demo=arguments.demo, duration_s=arguments.duration)
+    return supervisor.run(config, demo=arguments.demo, demo_rate=arguments.demo_rate, duration_s=arguments.duration)

@@ -62,7 +62,7 @@ class Tape:
 
     def publish(self, *rows: np.void) -> None:
         """Publish these records and wake who waits for them."""
-        self._writer.publish(np.array(rows, dtype=RECORD))
+        self._writer.publish(np.array([*rows], dtype=RECORD))
         self._writer.wake()
 
 
