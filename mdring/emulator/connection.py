@@ -105,6 +105,11 @@ class Connection(WSListener):
 
     # The server and the faults call these.
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it is silent because of a fault."""
+        return self._stall is not None
+
     def stall(self, fault: Fault) -> None:
         """Fall silent; for ``duration_ms``, or until ``end_stall``."""
         self._stall = fault

@@ -7,9 +7,7 @@ from mdring.emulator.limits import MINUTE_NS, RollingLimit, WeightBudget
 
 
 @given(st.lists(st.integers(0, 10), max_size=60), st.integers(1, 5), st.integers(1, 20))
-def test_rolling_limit_counts_exactly_the_uses_of_the_last_period(
-    gaps: list[int], count: int, period: int
-) -> None:
+def test_rolling_limit_counts_exactly_the_uses_of_the_last_period(gaps: list[int], count: int, period: int) -> None:
     limit, times, now = RollingLimit(count, period), list[int](), 0
     for gap in gaps:
         now += gap
