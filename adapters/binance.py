@@ -1,0 +1,568 @@
+"""Binance Spot: trades, best bid and ask, and the book, from the public market streams.
+
+Documentation (read November 2026): github.com/binance/binance-spot-api-docs, web-socket-streams.md, rest-api.md,
+errors.md, changelog.md. With other addresses in the config the same protocol serves the test network and
+Binance.US.
+
+Integrity:
+
+* book: depth diffs carry ``U`` and ``u``, the first and last update id that they cover; ``U`` is the previous
+  ``u`` + 1. A REST snapshot states its ``lastUpdateId`` of the same count. No checksum. The venue's numbered
+  rules stand at "Book sync" below.
+* trades: consecutive ids (``binance_trades.py``).
+* bookTicker: ``u`` is an update id of the same count as the book's, and never falls.
+
+Quirks:
+
+* A misspelt stream is acknowledged and silent for ever; so instruments are checked against exchangeInfo.
+* bookTicker has neither event type nor time. Acks and errors are never wrapped in ``{"stream": …, "data": …}``.
+* Diffs and bookTicker travel separately; bookTicker runs ahead by up to one window of the diffs.
+* REST snapshots come from a cache and may be older than the first diff: fetch again, with growing delay.
+* A quiet instrument sends nothing at all; the venue's ping frames show that the connection lives.
+
+Records: ``venue_seq`` of BBO and LEVEL is ``u``; ``ts_event`` of LEVEL is ``E``, of TRADE ``T``, BBO has none.
+
+Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
+
+    adapter = BinanceAdapter(BinanceAdapter.endpoints, BinanceOptions(), subscriptions)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from mdring.adapters.binance_metadata import decode_exchange_info, exchange_info_fetch
+from mdring.adapters.binance_trades import AggTrade, AggTrades, Id, Time, Trade, Trades, to_ns
+from mdring.feed.adapter import (
+    NOTHING,
+    Acknowledged,
+    Adapter,
+    AdapterCounts,
+    Connection,
+    Endpoints,
+    Fetch,
+    InstrumentInfo,
+    Limits,
+    Reconnect,
+    Request,
+    Response,
+    Send,
+    Subscription,
+    VenueProtocolError,
+)
+from mdring.feed.book_sync import SyncRules, Verdict
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.id_sequence import Step
+from mdring.feed.snapshot_book import BookSource, SnapshotBook
+from mdring.record import DataType, Flags, Reason, Side, State
+
+# ---- wire schema ------------------------------------------------------------------------------------------
+# Each docstring is one real payload; the fields that are kept are named as the venue names them.
+
+M = TypeVar("M")
+
+
+class Combined(Struct, Generic[M], gc=False):
+    """{"stream":"nknusdt@bookTicker","data":{"u":499869768,"s":"NKNUSDT","b":"0.35210000","B":"672.00000000","a":"0.35260000","A":"3199.00000000"}}"""
+
+    data: M
+
+
+class BookTicker(Struct, gc=False):
+    """{"u":499869768,"s":"NKNUSDT","b":"0.35210000","B":"672.00000000","a":"0.35260000","A":"3199.00000000"}"""
+
+    u: Id
+    s: str
+    b: str
+    B: str
+    a: str
+    A: str
+
+
+class DepthUpdate(Struct, gc=False):
+    """{"e":"depthUpdate","E":1633998512068,"s":"NKNUSDT","U":499869750,"u":499869752,"b":[["0.35130000","6195.00000000"],["0.34750000","5548.00000000"],["0.34640000","6222.00000000"]],"a":[]}"""
+
+    E: Time
+    s: str
+    U: Id
+    u: Id
+    b: Raw
+    a: Raw
+
+
+class Snapshot(Struct, gc=False):
+    """{"lastUpdateId":1027024,"bids":[["4.00000000","431.00000000"]],"asks":[["4.00000200","12.00000000"]]}"""
+
+    last_update_id: Id = field(name="lastUpdateId")
+    bids: Raw
+    asks: Raw
+
+
+class ErrorDetail(Struct):
+    """{"code":2,"msg":"Invalid request: unknown variant `NOT_A_METHOD`, expected one of ..."}"""
+
+    code: int
+    msg: str
+
+
+class Notice(Struct):
+    """{"result":null,"id":1}
+
+    Whatever does not begin like a message of a stream that is wanted: answers, errors, the raw form of ``/ws``.
+    """
+
+    stream: str = ""
+    e: str = ""
+    s: str = ""
+    u: int | None = None
+    id: int | str | None = None
+    result: Raw = Raw()
+    error: ErrorDetail | None = None
+    code: int | None = None
+    msg: str = ""
+
+
+_SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
+_NOTICE: Final = msgspec.json.Decoder(Notice)
+_ENVELOPE: Final = b'{"stream":"'
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# ---- endpoints and limits ---------------------------------------------------------------------------------
+
+MAX_STREAMS: Final = 1024  # of a connection
+STREAMS_PER_FRAME: Final = 80
+FRAME_BYTES: Final = 4_000  # the venue cuts frames at 4096 bytes
+SNAPSHOT_WEIGHT: Final = {100: 5, 500: 25, 1000: 50, 5000: 250}  # by limit
+
+
+class BinanceOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[venues.options]``. A larger snapshot knows more of the book's depth and costs more of the REST budget."""
+
+    trade_stream: Literal["trade", "aggTrade"] = "trade"
+    depth_speed: Literal["100ms", "1000ms"] = "100ms"
+    snapshot_limit: Literal[100, 500, 1000, 5000] = 1000
+    time_unit: Literal["ms", "us"] = "ms"
+
+
+def websocket_url(base: str, options: BinanceOptions) -> str:
+    """The combined form, unless ``base`` names a form itself. Times are in ms unless the URL says otherwise."""
+    url = base.rstrip("/")
+    if not url.endswith(("/stream", "/ws")):
+        url += "/stream"
+    return url + ("?timeUnit=MICROSECOND" if options.time_unit == "us" else "")
+
+
+# ---- subscribe --------------------------------------------------------------------------------------------
+
+
+def streams(instrument: str, data_types: Sequence[DataType], options: BinanceOptions) -> list[str]:
+    """Names of the streams that carry these data. Upper-case symbols would be acknowledged and silent."""
+    depth = "depth" if options.depth_speed == "1000ms" else f"depth@{options.depth_speed}"
+    names = {DataType.TRADE: options.trade_stream, DataType.BBO: "bookTicker", DataType.BOOK: depth}
+    return [f"{instrument.lower()}@{names[data_type]}" for data_type in data_types if data_type in names]
+
+
+def portions(names: Sequence[str]) -> Iterator[list[str]]:
+    """Cut a list of streams into what one SUBSCRIBE frame may hold."""
+    portion: list[str] = []
+    taken = 0
+    for name in names:
+        size = len(name.encode()) + 3  # quotes and comma
+        if portion and (len(portion) == STREAMS_PER_FRAME or taken + size > FRAME_BYTES):
+            yield portion
+            portion, taken = [], 0
+        portion.append(name)
+        taken += size
+    if portion:
+        yield portion
+
+
+# ---- decode -----------------------------------------------------------------------------------------------
+
+# An older quote is dropped if its id lies at most so far back; else the venue numbers anew.
+QUOTE_OVERLAP: Final = 1_000
+
+
+class Quotes:
+    """The best bid and ask of one instrument. Ids skip, for most changes of a book do not touch its top."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._last = -1
+
+    def reset(self) -> None:
+        """On another connection any id may come first."""
+        self._last = -1
+
+    def on_message(self, ticker: BookTicker, emit: Emit) -> Step:
+        """The quote as it is now."""
+        if 0 <= self._last - ticker.u < QUOTE_OVERLAP:
+            return Step.REPEAT
+        emit.bbo(self._channel, ticker.b, ticker.B, ticker.a, ticker.A, 0, ticker.u)
+        emit.end()
+        self._last = ticker.u
+        return Step.NEXT
+
+
+def decode_depth(channel: Channel, update: DepthUpdate, unit_ns: int, emit: Emit) -> None:
+    """One delta of the book. Without levels it is no event, yet its ids count."""
+    ts_event = to_ns(update.E, unit_ns)
+    emit.levels(channel, Side.BID, update.b, ts_event, update.u)
+    emit.levels(channel, Side.ASK, update.a, ts_event, update.u)
+    emit.end()
+
+
+def decode_snapshot(channel: Channel, snapshot: Snapshot, emit: Emit) -> None:
+    """The whole book, as one event group."""
+    last = snapshot.last_update_id
+    emit.clear(channel, Reason.SNAPSHOT, 0, last, Flags.SNAPSHOT)
+    emit.levels(channel, Side.BID, snapshot.bids, 0, last, Flags.SNAPSHOT)
+    emit.levels(channel, Side.ASK, snapshot.asks, 0, last, Flags.SNAPSHOT)
+    emit.end()
+
+
+# ---- book sync --------------------------------------------------------------------------------------------
+# The venue's rules (web-socket-streams.md, "How to manage a local order book correctly", text of 2025-11-12):
+#   1. Subscribe to the diffs and buffer them; remember U of the first one.
+#   2. Fetch a snapshot, L = lastUpdateId. If L < that U, it is too old: fetch again (strictly: if L + 1 < U).
+#   3. Discard buffered events with u <= L.
+#   4. The first event kept must satisfy U <= L + 1 <= u. Load the snapshot; local id = L.
+#   5. Each event: u < local: ignore. U > local + 1: gap, go to 1. Else apply; local = u. In steady state
+#      U == local + 1.
+#   6. Deleting an unknown price is normal.
+
+
+def reaches(snapshot: int, first: int, previous: int) -> bool:
+    """Rule 2."""
+    return first <= snapshot + 1
+
+
+def after_snapshot(snapshot: int, first: int, last: int, previous: int) -> Verdict:
+    """Rules 3 and 4."""
+    if last <= snapshot:
+        return Verdict.DROP
+    return Verdict.APPLY if first <= snapshot + 1 else Verdict.GAP
+
+
+def after_delta(begun: int, applied: int, first: int, last: int, previous: int) -> Verdict:
+    """Rule 5 in steady state, and stricter: ids that overlap those applied last contradict them. Ignoring
+    such an event for its low ``u`` would hide that it was the applied one whose ``u`` was wrong."""
+    if first == applied + 1:
+        return Verdict.APPLY
+    return Verdict.DROP if last <= applied and first <= begun else Verdict.GAP
+
+
+SPOT_RULES: Final = SyncRules(reaches=reaches, after_snapshot=after_snapshot, after_delta=after_delta)
+
+
+class SpotBook(BookSource[DepthUpdate, Snapshot]):
+    """What ``SnapshotBook`` asks about the book of one instrument."""
+
+    rules = SPOT_RULES
+
+    def __init__(self, channel: Channel, connection: int, rest_url: str, limit: int, unit_ns: int) -> None:
+        self._channel = channel
+        self._connection = connection
+        self._url = f"{rest_url.rstrip('/')}/api/v3/depth?symbol={quote(channel.instrument)}&limit={limit}"
+        self._weight = SNAPSHOT_WEIGHT[limit]
+        self._unit_ns = unit_ns
+
+    def fetch(self, tag: str, delay_ns: int) -> Fetch:
+        """Rule 2."""
+        return Fetch(tag, self._url, self._weight, delay_ns, self._connection)
+
+    def decode_snapshot(self, body: bytes) -> tuple[int, Snapshot]:
+        """Its lastUpdateId, and itself."""
+        snapshot = _SNAPSHOT.decode(body)
+        return snapshot.last_update_id, snapshot
+
+    def stage_snapshot(self, image: Snapshot, emit: Emit) -> None:
+        """Rule 4: load it."""
+        decode_snapshot(self._channel, image, emit)
+
+    def stage_delta(self, message: DepthUpdate, emit: Emit) -> None:
+        """Rule 5: apply it."""
+        decode_depth(self._channel, message, self._unit_ns, emit)
+
+
+# ---- the adapter ------------------------------------------------------------------------------------------
+
+
+class Instrument:
+    """What one instrument is subscribed to, and where."""
+
+    __slots__ = ("book", "channel", "connection", "quotes", "streams", "symbol")
+
+    def __init__(self, channel: Channel, connection: int, streams: Sequence[str]) -> None:
+        self.channel = channel
+        self.symbol = channel.instrument
+        self.connection = connection
+        self.streams = streams
+        self.quotes = Quotes(channel)
+        self.book: SnapshotBook[DepthUpdate, Snapshot] | None = None
+
+
+class Format(Generic[M]):
+    """The decoders of one kind of message: wrapped in the combined form, bare in the raw one."""
+
+    def __init__(self, combined: type[Combined[M]], bare: type[M]) -> None:
+        self.combined = msgspec.json.Decoder(combined)
+        self.bare = msgspec.json.Decoder(bare)
+
+
+class Route(NamedTuple):
+    """Where the messages of one stream go. ``stage`` None: to the instrument's book."""
+
+    format: Format[Any]
+    stage: Callable[[Any, Emit], Step] | None
+    instrument: Instrument
+    data_type: DataType
+
+
+TRADE: Final = Format(Combined[Trade], Trade)
+AGG_TRADE: Final = Format(Combined[AggTrade], AggTrade)
+BOOK_TICKER: Final = Format(Combined[BookTicker], BookTicker)
+DEPTH: Final = Format(Combined[DepthUpdate], DepthUpdate)
+
+
+class BinanceAdapter(Adapter):
+    """Binance Spot. One object serves all connections of one worker."""
+
+    venue: ClassVar[str] = "binance"
+    data_types: ClassVar[tuple[DataType, ...]] = (DataType.TRADE, DataType.BBO, DataType.BOOK)
+    integrity: ClassVar[str] = "book: U == previous u + 1, REST snapshot; trades: consecutive ids"
+    endpoints: ClassVar[Endpoints] = Endpoints("wss://stream.binance.com:9443", "https://api.binance.com")
+    limits: ClassVar[Limits] = Limits(
+        max_connection_life_s=23.5 * 3600,  # the venue cuts at 24 h
+        send_interval_s=0.3,  # 5 frames in a rolling second, our pongs among them
+        weight_per_minute=6_000,
+        stale_after_s=120.0,  # instruments may be quiet; that the connection lives is the transport's to know
+    )
+    options: ClassVar[type[Struct]] = BinanceOptions
+
+    def __init__(self, endpoints: Endpoints, options: BinanceOptions, subscriptions: Sequence[Subscription]) -> None:
+        self.counts = AdapterCounts()
+        self._options = options
+        self._endpoints = endpoints
+        self._url = websocket_url(endpoints.websocket_url, options)
+        self._unit_ns = 1_000_000 if options.time_unit == "ms" else 1_000
+        self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
+        self._instruments: dict[str, Instrument] = {}
+        self._routes: dict[bytes, Route] = {}  # by name of the stream
+        self._raw_routes: dict[tuple[str, str], Route] = {}  # by type of the event and symbol
+        self._last_id = 0
+        self._unanswered: dict[int, tuple[int, list[Instrument]]] = {}  # SUBSCRIBE frames, by id
+
+    # Metadata
+
+    def metadata_requests(self) -> Sequence[Fetch]:
+        """One list holds everything."""
+        return (exchange_info_fetch(self._endpoints.rest_url),)
+
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
+        """Those of the subscribed instruments that the venue lists."""
+        if response.status != 200:
+            raise VenueProtocolError(f"exchangeInfo: HTTP {response.status} {response.body[:200]!r}")
+        wanted = {name: subscription.canonical_symbol for name, subscription in self._subscriptions.items()}
+        return decode_exchange_info(response.body, wanted)
+
+    # Connections
+
+    def bind(self, channels: Mapping[str, Channel]) -> None:
+        """Spread the instruments over connections and lay the routes of their streams."""
+        connection = used = 0
+        for name, subscription in self._subscriptions.items():
+            if name not in channels:
+                continue
+            wanted = streams(name, subscription.data_types, self._options)
+            if used + len(wanted) > MAX_STREAMS:
+                connection, used = connection + 1, 0
+            used += len(wanted)
+            instrument = Instrument(channels[name], connection, wanted)
+            self._instruments[name] = instrument
+            for data_type in subscription.data_types:
+                self._lay_routes(instrument, data_type)
+
+    def _lay_routes(self, instrument: Instrument, data_type: DataType) -> None:
+        """Both kinds of trades and both speeds of diffs are read, whichever is subscribed to."""
+        channel, unit_ns = instrument.channel, self._unit_ns
+        routes: list[tuple[str, tuple[str, ...], Route]] = []  # type of the event, names of streams
+        match data_type:
+            case DataType.TRADE:
+                trades, agg_trades = Trades(channel, unit_ns).on_message, AggTrades(channel, unit_ns).on_message
+                routes.append(("trade", ("trade",), Route(TRADE, trades, instrument, data_type)))
+                routes.append(("aggTrade", ("aggTrade",), Route(AGG_TRADE, agg_trades, instrument, data_type)))
+            case DataType.BBO:
+                quotes = instrument.quotes.on_message
+                routes.append(("", ("bookTicker",), Route(BOOK_TICKER, quotes, instrument, data_type)))
+            case DataType.BOOK:
+                rest_url, limit = self._endpoints.rest_url, self._options.snapshot_limit
+                source = SpotBook(channel, instrument.connection, rest_url, limit, unit_ns)
+                instrument.book = SnapshotBook(channel, source, self.counts)
+                self.counts.books += 1
+                routes.append(("depthUpdate", ("depth", "depth@100ms"), Route(DEPTH, None, instrument, data_type)))
+        for event, names, route in routes:
+            self._raw_routes[event, instrument.symbol] = route
+            for name in names:
+                self._routes[f"{instrument.symbol.lower()}@{name}".encode()] = route
+
+    def connections(self) -> Sequence[Connection]:
+        """As ``bind`` has spread them."""
+        numbers = sorted({instrument.connection for instrument in self._instruments.values()})
+        return [
+            Connection(number, self._url, tuple(one.symbol for one in self._on_connection(number)))
+            for number in numbers
+        ]
+
+    def _on_connection(self, connection: int) -> list[Instrument]:
+        return [instrument for instrument in self._instruments.values() if instrument.connection == connection]
+
+    def on_connect(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Rule 1: subscribe. Snapshots are fetched when the venue acknowledges, or when the first diff comes."""
+        by_stream = {}
+        for instrument in self._on_connection(connection):
+            instrument.quotes.reset()
+            for name in instrument.streams:
+                by_stream[name] = instrument
+        requests = []
+        for names in portions(list(by_stream)):
+            self._last_id += 1
+            self._unanswered[self._last_id] = (connection, list({by_stream[name]: None for name in names}))
+            text = msgspec.json.encode({"method": "SUBSCRIBE", "params": names, "id": self._last_id}).decode()
+            requests.append(Send(connection, text, ack=str(self._last_id)))
+        return requests
+
+    def on_disconnect(self, connection: int, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """CLEAR the books. Ids of trades are kept: the next one tells how many were missed."""
+        self._unanswered = {number: sent for number, sent in self._unanswered.items() if sent[0] != connection}
+        for instrument in self._on_connection(connection):
+            if instrument.book is not None:
+                instrument.book.on_disconnect(reason, emit)
+        return NOTHING
+
+    # Messages
+
+    def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One frame is one message. The stream's name, at its beginning, says what it holds."""
+        message = bytes(payload)
+        if message.startswith(_ENVELOPE):
+            route = self._routes.get(message[len(_ENVELOPE) : message.find(b'"', len(_ENVELOPE))])
+            if route is not None:
+                return self._take(route, True, message, ts_recv, emit)
+        return self._on_other(connection, message, ts_recv, emit)
+
+    def _take(self, route: Route, combined: bool, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        instrument = route.instrument
+        try:
+            data = route.format.combined.decode(message).data if combined else route.format.bare.decode(message)
+            if data.s != instrument.symbol:
+                raise VenueProtocolError(f"a message of {data.s!r}")
+            if route.stage is None:
+                return self._on_depth(instrument, data, len(message), ts_recv, emit)
+            step = route.stage(data, emit)
+            self.counts.repeated += step is Step.REPEAT
+            self.counts.gaps += step is Step.GAP
+            return NOTHING
+        except _UNREADABLE as error:
+            raise VenueProtocolError(str(error), instrument=instrument.symbol, data_type=route.data_type) from error
+        except VenueProtocolError as error:
+            error.instrument, error.data_type = instrument.symbol, route.data_type
+            raise
+
+    def _on_depth(
+        self, instrument: Instrument, update: DepthUpdate, payload_bytes: int, ts_recv: int, emit: Emit
+    ) -> Sequence[Request]:
+        if update.u < update.U:
+            raise VenueProtocolError(f"a diff from {update.U} to {update.u}")
+        assert instrument.book is not None
+        return instrument.book.on_delta(update.U, update.u, 0, update, payload_bytes, ts_recv, emit)
+
+    def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Answers, errors, shutdown, the raw form, streams that nobody asked for."""
+        try:
+            notice = _NOTICE.decode(message)
+        except _UNREADABLE as error:
+            raise VenueProtocolError(str(error)) from error
+        if notice.e == "serverShutdown" or notice.stream == "!serverShutdown":
+            return (Reconnect(connection, Reason.PLANNED_RECONNECT, "serverShutdown"),)
+        if notice.stream:
+            route = self._routes.get(notice.stream.encode(errors="replace"))
+            if route is not None:
+                return self._take(route, True, message, ts_recv, emit)
+        elif notice.error is not None or notice.code is not None:
+            return self._on_error(connection, notice, emit)
+        elif notice.result:
+            return self._on_acknowledged(connection, notice, ts_recv)
+        elif notice.e or notice.u is not None:
+            route = self._raw_routes.get((notice.e, notice.s))
+            if route is not None:
+                return self._take(route, False, message, ts_recv, emit)
+        else:
+            raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
+        self.counts.ignored += 1
+        return NOTHING
+
+    def _on_acknowledged(self, connection: int, notice: Notice, ts_recv: int) -> Sequence[Request]:
+        sent = self._answered(connection, notice)
+        if sent is None:
+            self.counts.ignored += 1
+            return NOTHING
+        requests: list[Request] = [Acknowledged(connection, str(notice.id))]
+        for instrument in sent:
+            if instrument.book is not None:
+                requests.extend(instrument.book.await_snapshot(ts_recv))
+        return requests
+
+    def _on_error(self, connection: int, notice: Notice, emit: Emit) -> Sequence[Request]:
+        """The whole SUBSCRIBE frame is refused; without its streams the connection is of no use."""
+        text = notice.msg if notice.error is None else f"{notice.error.code} {notice.error.msg}"
+        sent = self._answered(connection, notice)
+        if sent is None:
+            raise VenueProtocolError(f"the venue answered with an error: {text}", reason=Reason.SUBSCRIBE_REJECTED)
+        for instrument in sent:
+            emit.status(instrument.channel, State.REJECTED, Reason.SUBSCRIBE_REJECTED, detail=text)
+            emit.end()
+        return (Reconnect(connection, Reason.SUBSCRIBE_REJECTED, text),)
+
+    def _answered(self, connection: int, notice: Notice) -> list[Instrument] | None:
+        """The instruments of the SUBSCRIBE frame that is answered."""
+        if not isinstance(notice.id, int) or notice.id not in self._unanswered:
+            return None
+        sent_on, instruments = self._unanswered[notice.id]
+        if sent_on != connection:
+            return None
+        del self._unanswered[notice.id]
+        return instruments
+
+    # Books
+
+    def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """A snapshot, or why there is none."""
+        instrument = self._instruments.get(response.tag.rpartition(" ")[0])
+        if instrument is None or instrument.book is None:
+            return NOTHING
+        try:
+            return instrument.book.on_response(response, ts_recv, emit)
+        except _UNREADABLE as error:
+            told = f"snapshot: {error}"
+            raise VenueProtocolError(told, instrument=instrument.symbol, data_type=DataType.BOOK) from error
+        except VenueProtocolError as error:
+            error.instrument, error.data_type = instrument.symbol, DataType.BOOK
+            raise
+
+    def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """Rebuild one book; no other is touched."""
+        known = self._instruments.get(instrument)
+        if known is None or known.book is None:
+            return NOTHING
+        return known.book.resync(now_ns, reason, emit)
+
+    def is_data(self, payload: bytes | memoryview) -> bool:
+        """Everything but answers and the shutdown notice."""
+        message = bytes(payload[:40])
+        return b"serverShutdown" not in message and message.startswith((_ENVELOPE, b'{"e":', b'{"u":'))
