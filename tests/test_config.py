@@ -18,6 +18,7 @@ from mdring import config as configuration
 from mdring.config import Config, ConfigError, from_json, load, to_json
 from mdring.config_check import _MAX_NAME_BYTES, MIN_SLOTS, resolve
 from mdring.config_strict import StrictReader
+from mdring.feed.adapter import load_adapter
 from mdring.instrument import INSTRUMENT
 from mdring.record import DataType
 
@@ -163,6 +164,7 @@ class TestTheShippedFile:
             del venue_defaults[absent]
             assert f"# {absent} = " in SHIPPED.read_text() or f"venues.{absent}]" in SHIPPED.read_text()
         del shown["subscriptions"]
+        assert shown.pop("options") == msgspec.to_builtins(load_adapter("binance").options())
         assert shown == venue_defaults
 
     def test_has_a_handful_of_instruments(self) -> None:
