@@ -1,0 +1,97 @@
+"""The states of a venue's connections: told in the stream, and shown in the counters.
+
+Part of the worker; ``life_cycle.py`` and ``metadata.py`` announce, ``driver.py`` repeats after a loss. A STATUS
+with instrument_id 0 speaks for the whole venue, so with several connections it tells the worst of their states
+(CIRCUIT_OPEN, DISCONNECTED, RECONNECTING, CONNECTED, in this order), and each instrument gets a STATUS of its own
+connection besides::
+
+    states = ConnectionStates(venue_channel, counters)
+    states.set_connections({0: channels})
+    states.announce(emit, 0, Announcement(State.CONNECTED, Reason.NONE))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from mdring.counters import Counter, Counters
+from mdring.feed.emit import Channel, Emit
+from mdring.record import Reason, State
+
+BEFORE_CONNECTIONS: Final = -1
+"""In place of a connection's number while the worker learns which connections it is to have."""
+
+_WORST_FIRST: Final = (State.CIRCUIT_OPEN, State.DISCONNECTED, State.RECONNECTING, State.CONNECTED)
+
+
+class Announcement(Struct, frozen=True):
+    """A connection's state. ``attempt`` counts from 0; ``detail`` is text for people."""
+
+    state: State
+    reason: Reason
+    attempt: int = 0
+    detail: str = ""
+
+
+class ConnectionStates:
+    """The last announcement of each connection, and what they come to for the venue."""
+
+    def __init__(self, venue_channel: Channel, counters: Counters) -> None:
+        self._venue_channel = venue_channel
+        self._counters = counters
+        self._channels: Mapping[int, Sequence[Channel]] = {BEFORE_CONNECTIONS: ()}
+        self._announced: dict[int, Announcement] = {}
+        self._told: Announcement | None = None
+
+    def set_connections(self, channels: Mapping[int, Sequence[Channel]]) -> None:
+        """From now on these are the connections, with the channels that travel on each. None is open yet."""
+        self._channels = channels
+        self._announced = dict.fromkeys(channels, Announcement(State.RECONNECTING, Reason.STARTED))
+
+    def is_connected(self, connection: int) -> bool:
+        """Whether the connection is established."""
+        announced = self._announced.get(connection)
+        return announced is not None and announced.state is State.CONNECTED
+
+    def announce(self, emit: Emit, connection: int, announcement: Announcement) -> None:
+        """Stage what changes, as one event group, and show it in the counters."""
+        self._announced[connection] = announcement
+        if len(self._channels) > 1:
+            for channel in self._channels[connection]:
+                _stage(emit, channel, announcement)
+        worst = self._worst()
+        if len(self._channels) == 1 or self._told is None or worst.state is not self._told.state:
+            _stage(emit, self._venue_channel, worst)
+        emit.end()
+        self._show(worst)
+
+    def repeat(self, emit: Emit) -> None:
+        """Stage the states once more: consumers may have missed a change."""
+        if self._told is not None:
+            _stage(emit, self._venue_channel, self._told)
+        if len(self._channels) > 1:
+            for connection, announcement in self._announced.items():
+                for channel in self._channels[connection]:
+                    _stage(emit, channel, announcement)
+        emit.end()
+
+    def _worst(self) -> Announcement:
+        return min(self._announced.values(), key=lambda announced: _WORST_FIRST.index(announced.state))
+
+    def _show(self, worst: Announcement) -> None:
+        connected = sum(announced.state is State.CONNECTED for announced in self._announced.values())
+        self._counters.store(Counter.CONNECTIONS, connected)
+        if self._told is None or worst.state is not self._told.state:
+            self._counters.store(Counter.STATE, worst.state)
+            self._counters.store(Counter.STATE_SINCE_NS, time.time_ns())
+        self._told = worst
+
+
+def _stage(emit: Emit, channel: Channel, announcement: Announcement) -> None:
+    emit.status(
+        channel, announcement.state, announcement.reason, count=announcement.attempt, detail=announcement.detail
+    )

@@ -1,0 +1,358 @@
+"""The worker, process 1: one venue, from its sockets to its venue ring.
+
+::
+
+    transport --frames--> session --> driver --> adapter --> emit --> publisher --> venue ring
+                             ^          |  |
+                             +-- Send --+  +-- Fetch --> rest
+
+It learns the instruments' metadata, has the supervisor give them rows in the instrument table, then keeps the
+adapter's connections up until SIGTERM or SIGINT. Nothing that the venue does ends it; an exception that is no
+:class:`VenueProtocolError` is our bug and does, for the supervisor to start it anew. The supervisor runs::
+
+    python -m mdring.feed.worker --run-folder /dev/shm/mdring/demo --venue binance --parent 4711 --control-fd 5
+
+Exit status 0 after a signal. A worker that has given up (``max_reconnect_attempts``) stays, idle and DISCONNECTED.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, Final
+
+import msgspec
+
+from mdring import log
+from mdring.config import Config, VenueConfig, from_json
+from mdring.counters import Counter, Counters
+from mdring.feed.adapter import Adapter, Connection, Endpoints, InstrumentInfo, Limits, Subscription, load_adapter
+from mdring.feed.backoff import Backoff
+from mdring.feed.breaker import CircuitBreaker
+from mdring.feed.channels import ChannelStore
+from mdring.feed.driver import Driver
+from mdring.feed.emit import Channel
+from mdring.feed.life_cycle import LifeCycle
+from mdring.feed.metadata import AttemptsExhausted, declare, learn
+from mdring.feed.publisher import Publisher
+from mdring.feed.quarantine import Quarantine
+from mdring.feed.rest import Fetcher, RestClient
+from mdring.feed.session import SessionSettings
+from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
+from mdring.feed.transport import Timeouts, tls_context
+from mdring.feed.watchdog import WatchdogSettings
+from mdring.instrument import Instrument, InstrumentTable
+from mdring.process import die_with_parent, pin_to_core
+from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
+from mdring.ring import segment
+from mdring.run import RunFolder
+
+logger = logging.getLogger(__name__)
+
+_PULSE_S: Final = 0.2
+_CLOSE_WAIT_S: Final = 0.25
+_MS: Final = 1_000_000
+# A connection is replaced somewhere in this part of its maximum life, so that no two workers do it at once.
+_LIFE_PERCENT: Final = range(80, 96)
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+
+
+class _Stopped(Exception):
+    """Ends the worker's tasks."""
+
+
+class Worker:
+    """The worker of one venue of a run. ``run`` until ``stop``."""
+
+    def __init__(
+        self, folder: RunFolder, config: Config, venue: VenueConfig, adapter: Adapter, control: socket.socket
+    ) -> None:
+        """Take over the venue ring and its channel_seqs; the segments are there already.
+
+        Raises SegmentError, AlreadyWritten if another worker of the venue lives.
+        """
+        self.counters = Counters.open_as_writer(folder.counters(f"worker-{venue.id}"), os.getpid())
+        self._venue = venue
+        self._venue_id = config.venue_ids[venue.id]
+        self._adapter = adapter
+        self._control = control
+        self._table = InstrumentTable.attach(folder.instruments)
+        self._store = ChannelStore.attach(folder.channels(venue.id))
+        self._ring = segment.attach(
+            folder.venue_ring(venue.id), segment.SegmentKind.RING, version=LAYOUT_VERSION, fingerprint=FINGERPRINT,
+            writable=True,
+        )  # fmt: skip
+        self._sequencer = Counters.attach(folder.counters("sequencer"))
+        self.publisher = Publisher(self._ring, self._venue_id, self._sequencer.words, self.counters, self._store)
+        self._venue_channel = Channel("", 0, self._venue_id, 0, 0)
+        self._channels: dict[int, Channel] = {}  # by instrument_id
+        self.publisher.add([self._venue_channel])
+        self.states = ConnectionStates(self._venue_channel, self.counters)
+        quarantine = Quarantine(config.run.state_path / f"quarantine-{venue.id}.jsonl", venue.quarantine.max_bytes)
+        self.driver = Driver(
+            adapter, self.publisher, self.states, quarantine, self.counters, self._venue_channel
+        )  # fmt: skip
+        self._tls = _tls(venue)
+        self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
+        self._lives: list[LifeCycle] = []
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have ``run`` tell the stream, close the sockets and return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Feed the venue ring. Raises an exception group with what is our bug."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._begin()
+                tasks.create_task(self._pulse(), name="pulse")
+                tasks.create_task(self._feed(tasks), name="feed")
+                await self._stop.wait()
+                self._shut_down()
+                raise _Stopped
+        except* _Stopped:
+            pass
+        for life in self._lives:
+            await _briefly(life.wait_closed())
+        await _briefly(self._client.close())
+        self._beat()
+
+    def _begin(self) -> None:
+        """Say that we are here; after a predecessor, that no book of its can be relied on."""
+        if self.publisher.cursor == 0:
+            self._announce(State.RECONNECTING, Reason.STARTED)
+            return
+        logger.info("going on after seq %d of the venue ring", self.publisher.cursor)
+        self.counters.store(Counter.BOOKS_VALID, 0)
+        known = [self._channel(row) for row in self._table if row.venue == self._venue.id]
+        self.driver.clear_after_restart([channel for channel in known if channel.channel_seq(DataType.BOOK)])
+
+    async def _feed(self, tasks: asyncio.TaskGroup) -> None:
+        """From nothing to connections that keep themselves up."""
+        limits = self._adapter.limits
+        fetcher = Fetcher(self._client, limits.weight_per_minute, tasks, self.driver.on_response)
+        self.driver.fetcher = fetcher
+        try:
+            infos = await learn(self._adapter, fetcher, self._backoff(), self._on_metadata_failure)
+        except AttemptsExhausted:
+            logger.error("giving up: the metadata cannot be had")
+            self._announce(State.DISCONNECTED, Reason.ATTEMPTS_EXHAUSTED, "metadata")
+            return
+        channels = await self._bind(infos)
+        connections = self._adapter.connections() if channels else ()
+        if not connections:
+            logger.error("no subscribed instrument can be had")
+            self._announce(State.DISCONNECTED, Reason.UNKNOWN_INSTRUMENT, "no instrument")
+            return
+        self.driver.bind(channels, {entry.connection: entry.instruments for entry in connections})
+        self.states.set_connections(
+            {entry.connection: [channels[name] for name in entry.instruments] for entry in connections}
+        )
+        _quiet_garbage_collector()
+        for connection in connections:
+            life = self._life_cycle(connection, limits)
+            self._lives.append(life)
+            tasks.create_task(life.run(), name=f"connection {connection.connection}")
+
+    async def _bind(self, infos: Mapping[str, InstrumentInfo]) -> dict[str, Channel]:
+        """Give the adapter a channel for each instrument that can be had; reject the others."""
+        wanted = {
+            entry.instrument: _with_symbol(infos[entry.instrument], entry.canonical_symbol)
+            for entry in self._venue.subscriptions
+            if entry.instrument in infos and infos[entry.instrument].trading
+        }
+        rows = await declare(self._control, self._table, self._venue.id, list(wanted.values()))
+        for entry in self._venue.subscriptions:
+            if entry.instrument not in rows:
+                logger.error("the venue has no instrument %r that is trading", entry.instrument)
+                self.driver.reject_instrument(entry.instrument)
+        channels = {name: self._channel(row) for name, row in rows.items()}
+        self._adapter.bind(channels)
+        self.counters.store(Counter.SUBSCRIPTIONS, len(channels))
+        return channels
+
+    def _channel(self, row: Instrument) -> Channel:
+        """The one channel of a row of the instrument table, restored."""
+        if row.id not in self._channels:
+            channel = Channel(row.instrument, row.id, self._venue_id, row.price_exponent, row.size_exponent)
+            self.publisher.add([channel])
+            self._channels[row.id] = channel
+        return self._channels[row.id]
+
+    def _life_cycle(self, connection: Connection, limits: Limits) -> LifeCycle:
+        breaker = self._venue.breaker
+        return LifeCycle(
+            connection,
+            self.driver,
+            _session_settings(self._venue, limits, self._tls),
+            self.counters,
+            CircuitBreaker(
+                breaker.failure_threshold, breaker.open_ms * _MS, breaker.half_open_attempts, enabled=breaker.enabled
+            ),
+            self._backoff(),
+            Backoff(self._venue.connection.reconnect_delay_ms, self._venue.connection.max_reconnect_delay_ms),
+        )
+
+    def _backoff(self) -> Backoff:
+        settings = self._venue.connection
+        return Backoff(
+            settings.reconnect_delay_ms, settings.max_reconnect_delay_ms, settings.max_reconnect_attempts
+        )  # fmt: skip
+
+    def _on_metadata_failure(self, why: str) -> None:
+        logger.warning("no metadata: %s", why)
+        self.counters.add(Counter.FETCH_ERRORS)
+        self.counters.set_error(f"metadata: {why}")
+        self._announce(State.DISCONNECTED, Reason.CONNECT_FAILED, f"metadata: {why}")
+
+    def _announce(self, state: State, reason: Reason, detail: str = "") -> None:
+        self.driver.announce(BEFORE_CONNECTIONS, Announcement(state, reason, detail=detail))
+
+    def _shut_down(self) -> None:
+        for life in self._lives:
+            life.shut_down()
+        if not self._lives:
+            self._announce(State.DISCONNECTED, Reason.SHUTDOWN)
+
+    async def _pulse(self) -> None:
+        """What is not done for every frame: heartbeat, counters, channel_seqs, the end of a loss."""
+        while True:
+            self._beat()
+            await asyncio.sleep(_PULSE_S)
+
+    def _beat(self) -> None:
+        if self.publisher.losing:
+            self.driver.end_loss()
+        self.publisher.save_channels()
+        self.driver.publish_counts()
+        if self._lives:
+            self.counters.store(Counter.BREAKER, max(life.breaker.state for life in self._lives))
+            last_data_ns = max(life.last_data_ns for life in self._lives)
+            if last_data_ns:
+                self.counters.store(Counter.LAST_DATA_NS, time.time_ns() - (time.monotonic_ns() - last_data_ns))
+        self.counters.heartbeat()
+
+
+def _with_symbol(info: InstrumentInfo, canonical_symbol: str | None) -> InstrumentInfo:
+    return msgspec.structs.replace(info, canonical_symbol=canonical_symbol or info.canonical_symbol)
+
+
+def _session_settings(venue: VenueConfig, limits: Limits, tls: ssl.SSLContext) -> SessionSettings:
+    settings = venue.connection
+    life_ns = settings.max_connection_life_s * 1_000_000_000
+    return SessionSettings(
+        timeouts=Timeouts(
+            dns_ns=settings.dns_timeout_ms * _MS,
+            connect_ns=settings.connect_timeout_ms * _MS,
+            tls_ns=settings.tls_timeout_ms * _MS,
+            handshake_ns=settings.handshake_timeout_ms * _MS,
+        ),
+        watchdog=WatchdogSettings(
+            subscribe_ns=settings.subscribe_timeout_ms * _MS,
+            first_data_ns=settings.first_data_timeout_ms * _MS,
+            stale_ns=settings.stale_after_ms * _MS,
+            ping_interval_ns=settings.ping_interval_ms * _MS,
+            pong_ns=settings.pong_timeout_ms * _MS,
+            healthy_ns=settings.healthy_after_ms * _MS,
+            life_ns=life_ns * SystemRandom().choice(_LIFE_PERCENT) // 100,
+        ),
+        send_interval_ns=round(limits.send_interval_s * 1e9),
+        tls=tls,
+    )
+
+
+def _tls(venue: VenueConfig) -> ssl.SSLContext:
+    secure = venue.websocket_url.startswith("wss:") or venue.rest_url.startswith("https:")
+    # Reading the system's authorities takes time and memory; plain connections, of tests mostly, do without.
+    return tls_context(venue.ca_file) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _quiet_garbage_collector() -> None:
+    """What lives now lives on: never look at it again, and look at the rest seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+
+
+async def _briefly(closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for a closing, but not for a venue that is gone."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CLOSE_WAIT_S):
+            await closing
+
+
+def _keep_awake(loop: asyncio.AbstractEventLoop, idle: str) -> None:
+    """Have the event loop look at its sockets without ever sleeping, if the idle strategy is to spin or to yield.
+
+    ``block`` and ``backoff`` are one here: the kernel wakes us when there is something to read.
+    """
+    if idle not in ("spin", "yield"):
+        return
+
+    def again() -> None:
+        if idle == "yield":
+            os.sched_yield()
+        loop.call_soon(again)
+
+    again()
+
+
+async def _run(worker: Worker, idle: str) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    _keep_awake(loop, idle)
+    await worker.run()
+
+
+def _venue(config: Config, venue_id: str) -> VenueConfig:
+    return next(venue for venue in config.enabled_venues if venue.id == venue_id)
+
+
+def make_adapter(venue: VenueConfig) -> Adapter:
+    """The venue's adapter, as its configuration wants it."""
+    adapter_class = load_adapter(venue.adapter)
+    return adapter_class(
+        Endpoints(venue.websocket_url, venue.rest_url),
+        msgspec.convert(venue.options, adapter_class.options),
+        [Subscription(entry.instrument, entry.wanted, entry.canonical_symbol) for entry in venue.subscriptions],
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the worker of one venue of a run folder until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(prog="mdring.feed.worker", description="Feed one venue's ring.")
+    parser.add_argument("--run-folder", type=Path, required=True)
+    parser.add_argument("--venue", required=True, help="id of the venue in the configuration")
+    parser.add_argument("--parent", type=int, help="end when this process does")
+    parser.add_argument("--control-fd", type=int, required=True, help="socket to the writer of the instrument table")
+    options = parser.parse_args(arguments)
+    if options.parent is not None:
+        die_with_parent(options.parent)
+    folder = RunFolder(options.run_folder)
+    config = from_json(folder.config.read_bytes())
+    venue = _venue(config, options.venue)
+    log.configure(f"worker-{venue.id}", config.log.level)
+    pin_to_core(venue.cpu)
+    control = socket.socket(fileno=options.control_fd)
+    control.setblocking(False)
+    asyncio.run(_run(Worker(folder, config, venue, make_adapter(venue), control), venue.idle))
+    logger.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
