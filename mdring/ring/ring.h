@@ -178,9 +178,9 @@ static inline bool mdring_wanted(const mdring_filter *filter, const uint64_t *sl
 
 /* Copy whole event groups into `out` (room for `room` records); returns how many records were delivered.
  *
- * Looks at no more than one ring's length of slots, so it ends also under a writer that never pauses. A group
- * that is larger than `room` comes in parts, with `partial` set; no other group is ever split. Where a filter
- * drops the last record of a group, the last one delivered carries LAST in its place. */
+ * Looks at one ring's length of slots, and on to the end of the group that it is in, so it ends also under a writer
+ * that never pauses. A group that is larger than `room` comes in parts, with `partial` set; no other group is ever
+ * split. Where a filter drops the last record of a group, the last one delivered carries LAST in its place. */
 static inline uint64_t mdring_poll(const mdring_ring *ring, mdring_reader *reader, const mdring_filter *filter,
                                    uint64_t *out, uint64_t room) {
     const uint64_t words = ring->slot_words;
@@ -188,7 +188,7 @@ static inline uint64_t mdring_poll(const mdring_ring *ring, mdring_reader *reade
     uint64_t group_next = seq, group_taken = 0;         /* up to the end of the last whole group */
     bool lapped = false;
     reader->partial = false;
-    for (uint64_t looked = 0; looked < ring->slot_count; looked++) {
+    for (uint64_t looked = 0; looked < ring->slot_count || seq != group_next; looked++) {
         mdring_presence presence = mdring_presence_of(ring, seq);
         if (presence != MDRING_PRESENT) {
             lapped = presence == MDRING_LAPPED;
@@ -197,12 +197,12 @@ static inline uint64_t mdring_poll(const mdring_ring *ring, mdring_reader *reade
         const uint64_t *slot = mdring_slot(ring, seq);
         uint8_t flags = mdring_shared_byte(slot, ring->flags_offset);
         bool wanted = filter == NULL || mdring_wanted(filter, slot);
-        if (wanted && taken == room) break;
-        if (wanted) mdring_copy_out(out + taken * words, slot, words);
+        if (wanted && taken < room) mdring_copy_out(out + taken * words, slot, words);
         if (!mdring_validate(ring, seq)) {
             lapped = true;
             break;
         }
+        if (wanted && taken == room) break; /* only now: a record that is being overwritten may look wanted */
         if (wanted) out[taken++ * words] = seq;
         seq++;
         if (flags & ring->last_flag) {

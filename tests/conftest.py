@@ -1,0 +1,71 @@
+"""What all tests share: the ``--long`` option, folders for segments, and a look at what the tests leave behind.
+
+Segments lie in ``/dev/shm/mdring-test-<pid>/``, one folder per test, removed after it. At the end of the
+session nothing of this session may be left there, nor a run of ``/dev/shm/mdring`` whose supervisor is dead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mdring.run import RUNS_DIRECTORY, list_runs
+
+SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "mdring-test-"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long versions of the proofs (hours)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="the long version of a proof: needs --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _remove_folders_of_dead_sessions() -> None:
+    for folder in SHARED_MEMORY.glob(f"{PREFIX}*"):
+        owner = folder.name.removeprefix(PREFIX)
+        if owner.isdecimal() and not _is_alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _dead_runs() -> set[Path]:
+    return {run.path for run in list_runs(RUNS_DIRECTORY) if not run.alive()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_folder() -> Iterator[Path]:
+    """The session's folder in ``/dev/shm``; its teardown fails if the tests left anything of theirs behind."""
+    _remove_folders_of_dead_sessions()
+    dead_before = _dead_runs()
+    folder = SHARED_MEMORY / f"{PREFIX}{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    left = sorted(str(path) for path in folder.rglob("*"))
+    left += sorted(str(path) for path in _dead_runs() - dead_before)
+    shutil.rmtree(folder)
+    assert not left, f"the tests left in shared memory: {left}"
+
+
+@pytest.fixture
+def run_folder(session_folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An empty folder in ``/dev/shm`` for the segments of one test, removed with all its files after the test."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:60]
+    folder = session_folder / name
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
