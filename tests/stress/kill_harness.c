@@ -121,6 +121,7 @@ static void finish_publish(witness *seen) {
         make_group(record, 1, cursor, 0, 0);
         cursor = mdring_publish(&tape, cursor, record, 1);
         observe(seen);
+        CHECK(seen->next_seq == cursor + 1, "read up to %lu, published up to %lu", seen->next_seq - 1, cursor);
     }
     CHECK(seen->next_value[0] == BEFORE + 10, "%lu records where %d were due", seen->next_value[0], BEFORE + 10);
     CHECK(seen->reader.lost == 0, "lost %lu", seen->reader.lost);
