@@ -98,8 +98,12 @@ class RunClaim:
             if self.holds():
                 _remove_run(self.folder, RunState.CLOSED)
             os.close(self._lock)
-            with suppress(OSError):  # it has other runs, or is not ours to remove
-                directory.rmdir()
+            _remove_if_empty(directory)
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):  # it has runs, or is not ours to remove
+        directory.rmdir()
 
 
 def claim_run(path: Path) -> RunClaim:
@@ -111,7 +115,10 @@ def claim_run(path: Path) -> RunClaim:
     try:
         with _one_at_a_time(path.parent):
             _clear_stale_runs(path.parent)
-            return RunClaim(folder, _make_folder(folder))
+            try:
+                return RunClaim(folder, _make_folder(folder))
+            finally:
+                _remove_if_empty(path.parent)
     except OSError as error:
         raise StartError(f"cannot make the run folder {path}: {error}") from error
 
@@ -127,14 +134,22 @@ def _make_folder(folder: RunFolder) -> int:
         raise StartError(f"{folder.path} is in the way: it is no run folder of mdring, or a stale one of another user")
     with readable_by_all():
         folder.path.mkdir(exist_ok=True)
-        descriptor = os.open(folder.lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            return _make_lock(folder.lock)
+        except OSError:  # a full file system
+            folder.lock.unlink(missing_ok=True)
+            folder.path.rmdir()
+            raise
+
+
+def _make_lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
+        segment.try_lock(descriptor)  # nobody else has it: the file is new, and we hold the directory
         os.write(descriptor, b"%d\n" % os.getpid())
-    except OSError:  # a full file system
+    except OSError:
         os.close(descriptor)
-        _remove_run(folder, RunState.CLOSED)
         raise
-    segment.try_lock(descriptor)  # nobody else has it: the file is a moment old, and we hold the directory
     return descriptor
 
 
