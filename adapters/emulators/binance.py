@@ -61,9 +61,6 @@ class BinanceOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ban_s: int = 120
 
 
-# -- Wire format: one function per message -------------------------------------------------------------------
-
-
 def trade_message(product: Product, trade: Trade, now_ns: int, unit_ns: int) -> str:
     """``{"e":"trade","E":1672515782136,"s":"BNBBTC","t":12345,"p":"0.00100000","q":"100.00000000","T":1672515782136,"m":true,"M":true}``"""
     return (
@@ -113,9 +110,6 @@ def snapshot_message(product: Product, update_id: int, bids: Sequence[Level], as
 
 def _buyer_is_maker(trade: Trade) -> str:
     return "true" if trade.aggressor == Aggressor.SELL else "false"
-
-
-# -- Streams -------------------------------------------------------------------------------------------------
 
 
 class Form(NamedTuple):
@@ -230,8 +224,6 @@ class Product:
         return "[" + ",".join([f'["{price(level[0])}","{size(level[1])}"]' for level in levels]) + "]"
 
 
-# -- One connection ------------------------------------------------------------------------------------------
-
 METHODS: Final = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 
 
@@ -327,11 +319,12 @@ class BinanceSession(Session):
             raise RequestError(3, message) from error
         except UnicodeDecodeError as error:
             raise RequestError(3, "Invalid JSON: invalid unicode code point at line 1 column 1") from error
+        except RecursionError as error:
+            raise RequestError(3, "Invalid JSON: recursion limit exceeded at line 1 column 128") from error
         if not isinstance(request, dict):
             raise RequestError(2, "Invalid request: expected an object")
         identifier = request.get("id")
         if isinstance(identifier, bool | float | list | dict) or len(str(identifier)) > 36:
-            request.pop("id")
             raise RequestError(2, "Invalid request: request ID must be an integer or a string")
         return request
 
@@ -406,9 +399,6 @@ def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-# -- The venue -----------------------------------------------------------------------------------------------
-
-
 class BinanceEmulator(VenueEmulator):
     """Binance Spot over the simulated market."""
 
@@ -443,14 +433,14 @@ class BinanceEmulator(VenueEmulator):
     def rest(self, request: RestRequest) -> RestResponse:
         return self._rest.answer(request)
 
-    def on_events(self, events: Sequence[Event], now_ns: int) -> None:
+    def on_events(self, events: Sequence[Event]) -> None:
         products = self._products
         for event in events:
             product = products.get(event.instrument)
             if product is None:
                 continue
             if type(event) is Trade:
-                self._on_trade(product, event, now_ns)
+                self._on_trade(product, event)
             elif type(event) is Top:
                 if product.book_ticker.audiences:
                     message = book_ticker_message(product, event)
@@ -459,7 +449,7 @@ class BinanceEmulator(VenueEmulator):
                 for window in product.windows:
                     window.on_change(event)
                 if product.fills:
-                    self._end_run(product, now_ns)
+                    self._end_run(product)
 
     def is_drained(self) -> bool:
         return not any(window.is_open for product in self._products.values() for window in product.windows)
@@ -478,14 +468,15 @@ class BinanceEmulator(VenueEmulator):
         product = self._products[book.index]
         return [product.price(level[0]), product.size(level[1])]
 
-    def _on_trade(self, product: Product, trade: Trade, now_ns: int) -> None:
+    def _on_trade(self, product: Product, trade: Trade) -> None:
         if product.trade.audiences:
+            now_ns = self._host.now_ns()  # as close to the sending as can be: clients measure by it
             product.trade.publish(lambda unit: trade_message(product, trade, now_ns, unit))
         if product.aggregate.audiences:
             product.fills.append(trade)
 
-    def _end_run(self, product: Product, now_ns: int) -> None:
-        fills = product.fills
+    def _end_run(self, product: Product) -> None:
+        fills, now_ns = product.fills, self._host.now_ns()
         product.fills = []
         product.aggregate.publish(lambda unit: aggregate_message(product, fills, now_ns, unit))
 

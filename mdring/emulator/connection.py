@@ -95,7 +95,7 @@ class Connection(WSListener):
             return
         self._end()
         self._transport.send_close(cast(WSCloseCode, code), reason.encode())
-        asyncio.get_running_loop().call_later(_CLOSE_GRACE_S, self.disconnect)
+        asyncio.get_running_loop().call_later(_CLOSE_GRACE_S, self._transport.disconnect)
 
     def reset(self) -> None:
         self._end()
@@ -104,6 +104,11 @@ class Connection(WSListener):
         self._transport.disconnect(graceful=False)
 
     # The server and the faults call these.
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What the client has not taken, beyond the kernel's buffers."""
+        return self._transport.underlying_transport.get_write_buffer_size()
 
     @property
     def is_stalled(self) -> bool:
@@ -122,13 +127,14 @@ class Connection(WSListener):
         self._stall = None
         self._look()
 
-    def disconnect(self) -> None:
-        """Close the socket after what is unsent; idempotent."""
+    async def end(self, grace_s: float) -> None:
+        """Close the socket after what is unsent, or by force after the grace."""
         self._transport.disconnect()
-
-    async def wait_disconnected(self) -> None:
-        """Return when the socket is closed."""
-        await self._transport.wait_disconnected()
+        try:
+            await asyncio.wait_for(self._transport.wait_disconnected(), grace_s)
+        except TimeoutError:
+            self.reset()
+            await self._transport.wait_disconnected()
 
     def strike(self, fault: Fault) -> None:
         """Carry out a connection fault now."""

@@ -24,7 +24,7 @@ that is no longer kept. ``client.py`` is the other end.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_TRADES: Final = 10_000  # in one answer
+MAX_STEPS: Final = 1_000_000  # in one call: the process does nothing else meanwhile
 
 
 class _Rate(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,7 +48,7 @@ class _Rate(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Advance(msgspec.Struct, forbid_unknown_fields=True):
-    steps: int
+    steps: Annotated[int, msgspec.Meta(ge=0, le=MAX_STEPS)]
 
 
 def control_application(server: EmulatorServer) -> web.Application:

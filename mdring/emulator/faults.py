@@ -34,7 +34,7 @@ class FaultKind(StrEnum):
 
     DROP = "drop"
     DUPLICATE = "duplicate"
-    REORDER = "reorder"  # swap with the next message of the same stream and connection
+    REORDER = "reorder"  # swap with the next of the same stream and connection; never sent if none follows
     GARBAGE = "garbage"  # not JSON
     TRUNCATE = "truncate"  # JSON that ends in the middle
     WRONG_TYPE = "wrong_type"  # a price that is an object
@@ -59,6 +59,8 @@ FRAME_FAULTS: Final = CORRUPTIONS | {
     FaultKind.REORDER,
     FaultKind.BINARY,
 }
+MESSAGE_FAULTS: Final = FRAME_FAULTS | CONNECTION_FAULTS
+"""What can happen when a message of market data is to be sent."""
 REST_FAULTS: Final = frozenset(
     {FaultKind.REST_SLOW, FaultKind.REST_ERROR, FaultKind.REST_RESET, FaultKind.STALE_SNAPSHOT}
 )
@@ -128,7 +130,7 @@ class FaultInjector:
 
     def due_on_message(self, stream: str, connection: int) -> Fault | None:
         """The fault that befalls this message of market data, if any."""
-        return self._due(FRAME_FAULTS | CONNECTION_FAULTS, stream, connection)
+        return self._due(MESSAGE_FAULTS, stream, connection)
 
     def due_on_rest(self, target: str) -> list[Fault]:
         """The faults that befall this REST call, at most one of each kind."""
@@ -165,7 +167,7 @@ class FaultInjector:
 
     def _look(self) -> None:
         kinds = {armed.fault.fault for armed in self._armed}
-        self.disturbs_frames = not kinds.isdisjoint(FRAME_FAULTS | CONNECTION_FAULTS)
+        self.disturbs_frames = not kinds.isdisjoint(MESSAGE_FAULTS)
 
 
 _QUOTED_DECIMAL: Final = re.compile(rb'"\d+(?:\.\d+)?"')

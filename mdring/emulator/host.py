@@ -14,8 +14,8 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aiohttp import web
 from msgspec import Struct
@@ -26,6 +26,8 @@ from mdring.emulator.faults import Fault, FaultInjector, FaultKind
 from mdring.emulator.market import Market
 from mdring.emulator.truth import TruthLog
 from mdring.emulator.venue import Refusal, RestRequest, RestResponse, Timer, VenueEmulator
+
+DISCONNECT_GRACE_S: Final = 1.0  # for the last bytes to a client when the server stops
 
 
 class VenueHost:
@@ -96,9 +98,7 @@ class VenueHost:
         if self._rest is not None:
             await self._rest.cleanup()
         for connection in connections:
-            connection.disconnect()
-        for connection in connections:
-            await connection.wait_disconnected()
+            await connection.end(DISCONNECT_GRACE_S)
         if self._reservation is not None:
             self._reservation.close()
 
@@ -178,7 +178,7 @@ class VenueHost:
         target = request.path.decode("utf-8", "replace")
         url = urlsplit(target)
         connection = Connection(self._next_number(), target, self)
-        session = self.emulator.accept(url.path, dict(parse_qsl(url.query)), connection)
+        session = self.emulator.accept(unquote(url.path), dict(parse_qsl(url.query)), connection)
         if isinstance(session, Refusal):
             return _refused(session)
         connection.session = session

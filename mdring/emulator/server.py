@@ -94,6 +94,13 @@ class EmulatorServer:
 
     async def start(self) -> None:
         """Open all ports, then let the market run. Raises OSError if a port is taken."""
+        try:
+            await self._open()
+        except (OSError, ValueError):
+            await self.stop()
+            raise
+
+    async def _open(self) -> None:
         config = self.config
         context = _server_context(config)
         port = config.port
@@ -130,7 +137,7 @@ class EmulatorServer:
             some = min(count, max(self.config.history_limit // STEPS_PER_HISTORY, 1))
             events = self.market.advance(some, now_ns)
             for host in self.venues.values():
-                host.emulator.on_events(events, now_ns)
+                host.emulator.on_events(events)
             count -= some
         if self.truth is not None and self._truth_flush is None:
             loop = asyncio.get_running_loop()

@@ -130,7 +130,7 @@ class VenueEmulator(ABC):
         """Answer a REST call."""
 
     @abstractmethod
-    def on_events(self, events: Sequence[Event], now_ns: int) -> None:
+    def on_events(self, events: Sequence[Event]) -> None:
         """The market has moved: send, or collect for the end of a window."""
 
     @abstractmethod

@@ -28,14 +28,24 @@ class Bench:
     def __init__(self, server: EmulatorServer, session: aiohttp.ClientSession) -> None:
         self.server = server
         self.session = session
+        self._sockets: list[aiohttp.ClientWebSocketResponse] = []
 
     @property
     def host(self) -> VenueHost:
         return self.server.venues["binance"]
 
     async def connect(self, path: str, **options: Any) -> aiohttp.ClientWebSocketResponse:
-        """A WebSocket to the venue. Raises aiohttp.ClientError if it does not come about."""
-        return await self.session.ws_connect(self.host.websocket_url + path, **options)
+        """A WebSocket to the venue, open until the end. Raises aiohttp.ClientError if it does not come about."""
+        socket: aiohttp.ClientWebSocketResponse = await self.session.ws_connect(
+            self.host.websocket_url + path, **options
+        )
+        self._sockets.append(socket)
+        return socket
+
+    async def disconnect(self) -> None:
+        """Close all sockets of ``connect``."""
+        for socket in self._sockets:
+            await socket.close()
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any, dict[str, str]]:
         """Status, decoded body (None if it is empty) and headers of a REST call."""
@@ -63,7 +73,9 @@ async def emulated(**config: Any) -> AsyncIterator[Bench]:
     """A Bench over a quiet market (rate 0) of BTC-USDT and ETH-USDT, unless ``config`` says otherwise."""
     values = {"rate": 0, "seed": 7, "instruments": ("BTC-USDT", "ETH-USDT"), **config}
     async with EmulatorServer(EmulatorConfig(**values)) as server, aiohttp.ClientSession() as session:
-        yield Bench(server, session)
+        bench = Bench(server, session)
+        yield bench
+        await bench.disconnect()
 
 
 async def texts(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[Any]:

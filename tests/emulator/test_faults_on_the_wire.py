@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mdring.emulator.faults import HUGE_VALUE, FaultKind
+from mdring.emulator.faults import FRAME_FAULTS, HUGE_VALUE, FaultKind
 from tests.emulator.bench import Bench, emulated, run, texts
 
 STREAM = "btcusdt@trade"
@@ -229,7 +229,7 @@ def test_refuse_lets_nobody_connect_keeps_the_old_ones_and_ends() -> None:
 def test_refuse_for_a_while_listens_again_by_itself() -> None:
     async def main() -> None:
         async with emulated() as bench:
-            bench.inject(FaultKind.REFUSE, duration_ms=300)
+            bench.inject(FaultKind.REFUSE, duration_ms=1000)
             refused = 0
             while True:
                 try:
@@ -363,5 +363,32 @@ def test_the_truth_log_holds_what_was_sent_and_what_befell_it(tmp_path: Path) ->
         assert [line["fault"] for line in told if "fault" in line] == ["truncate"]
         stamps = [line["ts"] for line in lines]
         assert stamps == sorted(stamps)
+
+    run(main())
+
+
+def test_the_truth_log_is_the_wire_under_random_faults_of_all_kinds(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "truth.jsonl"
+        async with emulated(truth=path) as bench:
+            streams = "btcusdt@trade/btcusdt@bookTicker/ethusdt@bookTicker"
+            socket = await bench.connect(f"/stream?streams={streams}")
+            await bench.wait_for(lambda: bench.host.connections)
+            for kind in sorted(FRAME_FAULTS):
+                bench.inject(kind, count=0, probability=0.05)
+            bench.server.advance(2000)
+            await bench.server.pause()
+            sent = next(iter(bench.host.connections.values())).sent
+            received = [(await socket.receive()).data for _ in range(sent)]
+            fired = bench.host.injector.fired
+        assert set(fired) == FRAME_FAULTS
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        told = [
+            line["text"] if "text" in line else json.dumps(line["message"], separators=(",", ":"))
+            for line in lines
+            if line["ev"] == "sent"
+        ]
+        assert told == [data.decode() if isinstance(data, bytes) else data for data in received]
+        assert sum(line["ev"] == "fault" for line in lines) == fired[FaultKind.DROP]
 
     run(main())

@@ -15,6 +15,11 @@ from mdring.emulator.faults import FaultKind
 from mdring.emulator.server import EmulatorConfig, EmulatorServer
 from tests.emulator.bench import ask, emulated, run, texts
 
+UPGRADE = (
+    b"GET /ws/btcusdt@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
 
 def test_pause_returns_when_all_that_happened_is_on_the_wire() -> None:
     async def main() -> None:
@@ -114,6 +119,7 @@ def test_faults_over_the_control_endpoint() -> None:
         ("POST", "/faults", None, 400),
         ("POST", "/rate", {"rate": -1}, 400),
         ("POST", "/rate", {"rate": "fast"}, 400),
+        ("POST", "/advance", {"steps": -1}, 400),
         ("GET", "/truth/book?venue=binance&instrument=NOSUCH", None, 404),
         ("GET", "/truth/book?venue=binance", None, 400),
         ("GET", "/truth/book?venue=binance&instrument=BTCUSDT&update_id=x", None, 400),
@@ -173,11 +179,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_the_others_stay(monkeypatch:
         async with emulated() as bench:
             address = bench.host.websocket_url.removeprefix("ws://").split(":")
             reader, writer = await asyncio.open_connection(address[0], int(address[1]), limit=1024)
-            writer.write(
-                b"GET /ws/btcusdt@trade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-                b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-                b"Sec-WebSocket-Version: 13\r\n\r\n"
-            )
+            writer.write(UPGRADE)
             await reader.readuntil(b"\r\n\r\n")
             other = await bench.connect("/ws/btcusdt@trade")
             await bench.wait_for(lambda: len(bench.host.connections) == 2)
@@ -243,6 +245,25 @@ def test_the_end_of_the_server_closes_its_connections() -> None:
             await server.stop()
             message = await socket.receive()
             assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 1001)
+            await socket.close()
+
+    run(main())
+
+
+def test_the_server_ends_although_a_client_does_not_read() -> None:
+    async def main() -> None:
+        async with emulated() as bench:
+            address = bench.host.websocket_url.removeprefix("ws://").split(":")
+            reader, writer = await asyncio.open_connection(address[0], int(address[1]), limit=1024)
+            writer.write(UPGRADE)
+            await reader.readuntil(b"\r\n\r\n")
+            await bench.wait_for(lambda: bench.host.connections)
+            underlying = next(iter(bench.host.connections.values()))
+            while not underlying.backlog_bytes:
+                bench.server.advance(500)
+                await asyncio.sleep(0)
+        assert not bench.host.connections
+        writer.close()
 
     run(main())
 
