@@ -30,14 +30,14 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from mdring.adapters.binance_metadata import decode_exchange_info, exchange_info_fetch
-from mdring.adapters.binance_trades import AggTrade, AggTrades, Id, Time, Trade, Trades, to_ns
+from mdring.adapters.binance_trades import AggTrade, AggTrades, Id, Time, Trade, Trades
 from mdring.feed.adapter import (
     NOTHING,
     Acknowledged,
@@ -57,7 +57,7 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.book_sync import SyncRules, Verdict
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.id_sequence import Step
+from mdring.feed.fixed import quoted_after
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import DataType, Flags, Reason, Side, State
 
@@ -130,7 +130,19 @@ class Notice(Struct):
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ENVELOPE: Final = b'{"stream":"'
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BID: Final = int(Side.BID)
+_ASK: Final = int(Side.ASK)
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
+
+
+def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
+    """The error as the port wants it, with what it concerns."""
+    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
+    if isinstance(error, VenueProtocolError):
+        reason = error.reason
+    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
+
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
 
@@ -191,39 +203,24 @@ QUOTE_OVERLAP: Final = 1_000
 class Quotes:
     """The best bid and ask of one instrument. Ids skip, for most changes of a book do not touch its top."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
+        self._counts = counts
         self._last = -1
 
     def reset(self) -> None:
         """On another connection any id may come first."""
         self._last = -1
 
-    def on_message(self, ticker: BookTicker, emit: Emit) -> Step:
+    def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
         if 0 <= self._last - ticker.u < QUOTE_OVERLAP:
-            return Step.REPEAT
+            self._counts.repeated += 1
+            return NOTHING
         emit.bbo(self._channel, ticker.b, ticker.B, ticker.a, ticker.A, 0, ticker.u)
         emit.end()
         self._last = ticker.u
-        return Step.NEXT
-
-
-def decode_depth(channel: Channel, update: DepthUpdate, unit_ns: int, emit: Emit) -> None:
-    """One delta of the book. Without levels it is no event, yet its ids count."""
-    ts_event = to_ns(update.E, unit_ns)
-    emit.levels(channel, Side.BID, update.b, ts_event, update.u)
-    emit.levels(channel, Side.ASK, update.a, ts_event, update.u)
-    emit.end()
-
-
-def decode_snapshot(channel: Channel, snapshot: Snapshot, emit: Emit) -> None:
-    """The whole book, as one event group."""
-    last = snapshot.last_update_id
-    emit.clear(channel, Reason.SNAPSHOT, 0, last, Flags.SNAPSHOT)
-    emit.levels(channel, Side.BID, snapshot.bids, 0, last, Flags.SNAPSHOT)
-    emit.levels(channel, Side.ASK, snapshot.asks, 0, last, Flags.SNAPSHOT)
-    emit.end()
+        return NOTHING
 
 
 # ---- book sync --------------------------------------------------------------------------------------------
@@ -250,27 +247,36 @@ def after_snapshot(snapshot: int, first: int, last: int, previous: int) -> Verdi
 
 
 def after_delta(begun: int, applied: int, first: int, last: int, previous: int) -> Verdict:
-    """Rule 5 in steady state, and stricter: ids that overlap those applied last contradict them. Ignoring
-    such an event for its low ``u`` would hide that it was the applied one whose ``u`` was wrong."""
-    if first == applied + 1:
-        return Verdict.APPLY
+    """Rule 5 for an event whose U is not local + 1. Stricter than the venue's text: one that begins within the
+    ids that were applied last contradicts them. To ignore it for its low ``u`` would hide that the applied one
+    had a wrong ``u``."""
     return Verdict.DROP if last <= applied and first <= begun else Verdict.GAP
 
 
-SPOT_RULES: Final = SyncRules(reaches=reaches, after_snapshot=after_snapshot, after_delta=after_delta)
+SPOT_RULES: Final = SyncRules(False, reaches, after_snapshot, after_delta)
 
 
 class SpotBook(BookSource[DepthUpdate, Snapshot]):
-    """What ``SnapshotBook`` asks about the book of one instrument."""
+    """The book of one instrument: its rules, its wire, and the object that keeps it in sync."""
 
     rules = SPOT_RULES
 
-    def __init__(self, channel: Channel, connection: int, rest_url: str, limit: int, unit_ns: int) -> None:
+    def __init__(
+        self, channel: Channel, connection: int, rest_url: str, limit: int, unit_ns: int, counts: AdapterCounts
+    ) -> None:
         self._channel = channel
         self._connection = connection
         self._url = f"{rest_url.rstrip('/')}/api/v3/depth?symbol={quote(channel.instrument)}&limit={limit}"
         self._weight = SNAPSHOT_WEIGHT[limit]
         self._unit_ns = unit_ns
+        self.book = SnapshotBook(channel, self, counts)
+
+    def on_message(self, update: DepthUpdate, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One diff."""
+        first, last = update.U, update.u
+        if last < first:
+            raise VenueProtocolError(f"a diff from {first} to {last}")
+        return self.book.on_delta(first, last, 0, update, payload_bytes, ts_recv, emit)
 
     def fetch(self, tag: str, delay_ns: int) -> Fetch:
         """Rule 2."""
@@ -282,12 +288,19 @@ class SpotBook(BookSource[DepthUpdate, Snapshot]):
         return snapshot.last_update_id, snapshot
 
     def stage_snapshot(self, image: Snapshot, emit: Emit) -> None:
-        """Rule 4: load it."""
-        decode_snapshot(self._channel, image, emit)
+        """Rule 4: load it, the whole as one event group."""
+        last = image.last_update_id
+        emit.clear(self._channel, Reason.SNAPSHOT, 0, last, Flags.SNAPSHOT)
+        emit.levels(self._channel, Side.BID, image.bids, 0, last, Flags.SNAPSHOT)
+        emit.levels(self._channel, Side.ASK, image.asks, 0, last, Flags.SNAPSHOT)
+        emit.end()
 
     def stage_delta(self, message: DepthUpdate, emit: Emit) -> None:
-        """Rule 5: apply it."""
-        decode_depth(self._channel, message, self._unit_ns, emit)
+        """Rule 5: apply it. Without levels it is no event, yet its ids count."""
+        ts_event, last = message.E * self._unit_ns, message.u
+        emit.levels(self._channel, _BID, message.b, ts_event, last)
+        emit.levels(self._channel, _ASK, message.a, ts_event, last)
+        emit.end()
 
 
 # ---- the adapter ------------------------------------------------------------------------------------------
@@ -296,14 +309,12 @@ class SpotBook(BookSource[DepthUpdate, Snapshot]):
 class Instrument:
     """What one instrument is subscribed to, and where."""
 
-    __slots__ = ("book", "channel", "connection", "quotes", "streams", "symbol")
-
     def __init__(self, channel: Channel, connection: int, streams: Sequence[str]) -> None:
         self.channel = channel
         self.symbol = channel.instrument
         self.connection = connection
         self.streams = streams
-        self.quotes = Quotes(channel)
+        self.quotes: Quotes | None = None
         self.book: SnapshotBook[DepthUpdate, Snapshot] | None = None
 
 
@@ -315,19 +326,48 @@ class Format(Generic[M]):
         self.bare = msgspec.json.Decoder(bare)
 
 
-class Route(NamedTuple):
-    """Where the messages of one stream go. ``stage`` None: to the instrument's book."""
-
-    format: Format[Any]
-    stage: Callable[[Any, Emit], Step] | None
-    instrument: Instrument
-    data_type: DataType
-
-
 TRADE: Final = Format(Combined[Trade], Trade)
 AGG_TRADE: Final = Format(Combined[AggTrade], AggTrade)
 BOOK_TICKER: Final = Format(Combined[BookTicker], BookTicker)
 DEPTH: Final = Format(Combined[DepthUpdate], DepthUpdate)
+
+Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
+
+
+Take = Callable[[bytes, int, Emit], Sequence[Request]]  # message, ts_recv, emit
+
+
+class Route:
+    """Takes the messages of one stream to what handles them. Whatever is wrong with one is the venue's fault."""
+
+    __slots__ = ("_bare", "_combined", "_data_type", "_handle", "_symbol")
+
+    def __init__(self, wire: Format[Any], handle: Handler, symbol: str, data_type: DataType) -> None:
+        self._combined = wire.combined.decode
+        self._bare = wire.bare.decode
+        self._handle = handle
+        self._symbol = symbol
+        self._data_type = data_type
+
+    def take_combined(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """A message with its envelope."""
+        try:
+            data = self._combined(message).data
+            if data.s != self._symbol:
+                raise VenueProtocolError(f"a message of {data.s!r}")
+            return self._handle(data, len(message), ts_recv, emit)
+        except (*UNREADABLE, VenueProtocolError) as error:
+            raise blamed(error, self._symbol, self._data_type) from error
+
+    def take_bare(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """A message without."""
+        try:
+            data = self._bare(message)
+            if data.s != self._symbol:
+                raise VenueProtocolError(f"a message of {data.s!r}")
+            return self._handle(data, len(message), ts_recv, emit)
+        except (*UNREADABLE, VenueProtocolError) as error:
+            raise blamed(error, self._symbol, self._data_type) from error
 
 
 class BinanceAdapter(Adapter):
@@ -353,8 +393,8 @@ class BinanceAdapter(Adapter):
         self._unit_ns = 1_000_000 if options.time_unit == "ms" else 1_000
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._instruments: dict[str, Instrument] = {}
-        self._routes: dict[bytes, Route] = {}  # by name of the stream
-        self._raw_routes: dict[tuple[str, str], Route] = {}  # by type of the event and symbol
+        self._combined: dict[bytes, Take] = {}  # by name of the stream
+        self._bare: dict[tuple[str, str], Take] = {}  # by type of the event and symbol
         self._last_id = 0
         self._unanswered: dict[int, tuple[int, list[Instrument]]] = {}  # SUBSCRIBE frames, by id
 
@@ -390,26 +430,29 @@ class BinanceAdapter(Adapter):
 
     def _lay_routes(self, instrument: Instrument, data_type: DataType) -> None:
         """Both kinds of trades and both speeds of diffs are read, whichever is subscribed to."""
-        channel, unit_ns = instrument.channel, self._unit_ns
-        routes: list[tuple[str, tuple[str, ...], Route]] = []  # type of the event, names of streams
+        channel, unit_ns, counts = instrument.channel, self._unit_ns, self.counts
         match data_type:
             case DataType.TRADE:
-                trades, agg_trades = Trades(channel, unit_ns).on_message, AggTrades(channel, unit_ns).on_message
-                routes.append(("trade", ("trade",), Route(TRADE, trades, instrument, data_type)))
-                routes.append(("aggTrade", ("aggTrade",), Route(AGG_TRADE, agg_trades, instrument, data_type)))
+                self._lay("trade", ["trade"], TRADE, Trades(channel, unit_ns, counts).on_message, channel, data_type)
+                agg_trades = AggTrades(channel, unit_ns, counts)
+                self._lay("aggTrade", ["aggTrade"], AGG_TRADE, agg_trades.on_message, channel, data_type)
             case DataType.BBO:
-                quotes = instrument.quotes.on_message
-                routes.append(("", ("bookTicker",), Route(BOOK_TICKER, quotes, instrument, data_type)))
+                instrument.quotes = Quotes(channel, counts)
+                self._lay("", ["bookTicker"], BOOK_TICKER, instrument.quotes.on_message, channel, data_type)
             case DataType.BOOK:
                 rest_url, limit = self._endpoints.rest_url, self._options.snapshot_limit
-                source = SpotBook(channel, instrument.connection, rest_url, limit, unit_ns)
-                instrument.book = SnapshotBook(channel, source, self.counts)
-                self.counts.books += 1
-                routes.append(("depthUpdate", ("depth", "depth@100ms"), Route(DEPTH, None, instrument, data_type)))
-        for event, names, route in routes:
-            self._raw_routes[event, instrument.symbol] = route
-            for name in names:
-                self._routes[f"{instrument.symbol.lower()}@{name}".encode()] = route
+                spot = SpotBook(channel, instrument.connection, rest_url, limit, unit_ns, counts)
+                instrument.book = spot.book
+                counts.books += 1
+                self._lay("depthUpdate", ["depth", "depth@100ms"], DEPTH, spot.on_message, channel, data_type)
+
+    def _lay(
+        self, event: str, names: list[str], wire: Format[Any], handle: Handler, channel: Channel, data_type: DataType
+    ) -> None:
+        route = Route(wire, handle, channel.instrument, data_type)
+        self._bare[event, channel.instrument] = route.take_bare
+        for name in names:
+            self._combined[f"{channel.instrument.lower()}@{name}".encode()] = route.take_combined
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""
@@ -426,7 +469,8 @@ class BinanceAdapter(Adapter):
         """Rule 1: subscribe. Snapshots are fetched when the venue acknowledges, or when the first diff comes."""
         by_stream = {}
         for instrument in self._on_connection(connection):
-            instrument.quotes.reset()
+            if instrument.quotes is not None:
+                instrument.quotes.reset()
             for name in instrument.streams:
                 by_stream[name] = instrument
         requests = []
@@ -449,59 +493,32 @@ class BinanceAdapter(Adapter):
 
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. The stream's name, at its beginning, says what it holds."""
-        message = bytes(payload)
-        if message.startswith(_ENVELOPE):
-            route = self._routes.get(message[len(_ENVELOPE) : message.find(b'"', len(_ENVELOPE))])
-            if route is not None:
-                return self._take(route, True, message, ts_recv, emit)
-        return self._on_other(connection, message, ts_recv, emit)
-
-    def _take(self, route: Route, combined: bool, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        instrument = route.instrument
-        try:
-            data = route.format.combined.decode(message).data if combined else route.format.bare.decode(message)
-            if data.s != instrument.symbol:
-                raise VenueProtocolError(f"a message of {data.s!r}")
-            if route.stage is None:
-                return self._on_depth(instrument, data, len(message), ts_recv, emit)
-            step = route.stage(data, emit)
-            self.counts.repeated += step is Step.REPEAT
-            self.counts.gaps += step is Step.GAP
-            return NOTHING
-        except _UNREADABLE as error:
-            raise VenueProtocolError(str(error), instrument=instrument.symbol, data_type=route.data_type) from error
-        except VenueProtocolError as error:
-            error.instrument, error.data_type = instrument.symbol, route.data_type
-            raise
-
-    def _on_depth(
-        self, instrument: Instrument, update: DepthUpdate, payload_bytes: int, ts_recv: int, emit: Emit
-    ) -> Sequence[Request]:
-        if update.u < update.U:
-            raise VenueProtocolError(f"a diff from {update.U} to {update.u}")
-        assert instrument.book is not None
-        return instrument.book.on_delta(update.U, update.u, 0, update, payload_bytes, ts_recv, emit)
+        message = payload if type(payload) is bytes else bytes(payload)
+        take = self._combined.get(quoted_after(message, _ENVELOPE) or b"")
+        if take is None:
+            return self._on_other(connection, message, ts_recv, emit)
+        return take(message, ts_recv, emit)
 
     def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Answers, errors, shutdown, the raw form, streams that nobody asked for."""
         try:
             notice = _NOTICE.decode(message)
-        except _UNREADABLE as error:
-            raise VenueProtocolError(str(error)) from error
+        except UNREADABLE as error:
+            raise blamed(error, None, DataType.STATUS) from error
         if notice.e == "serverShutdown" or notice.stream == "!serverShutdown":
             return (Reconnect(connection, Reason.PLANNED_RECONNECT, "serverShutdown"),)
         if notice.stream:
-            route = self._routes.get(notice.stream.encode(errors="replace"))
-            if route is not None:
-                return self._take(route, True, message, ts_recv, emit)
+            take = self._combined.get(notice.stream.encode(errors="replace"))
+            if take is not None:
+                return take(message, ts_recv, emit)
         elif notice.error is not None or notice.code is not None:
             return self._on_error(connection, notice, emit)
         elif notice.result:
             return self._on_acknowledged(connection, notice, ts_recv)
         elif notice.e or notice.u is not None:
-            route = self._raw_routes.get((notice.e, notice.s))
-            if route is not None:
-                return self._take(route, False, message, ts_recv, emit)
+            take = self._bare.get((notice.e, notice.s))
+            if take is not None:
+                return take(message, ts_recv, emit)
         else:
             raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
         self.counts.ignored += 1
@@ -548,12 +565,8 @@ class BinanceAdapter(Adapter):
             return NOTHING
         try:
             return instrument.book.on_response(response, ts_recv, emit)
-        except _UNREADABLE as error:
-            told = f"snapshot: {error}"
-            raise VenueProtocolError(told, instrument=instrument.symbol, data_type=DataType.BOOK) from error
-        except VenueProtocolError as error:
-            error.instrument, error.data_type = instrument.symbol, DataType.BOOK
-            raise
+        except (*UNREADABLE, VenueProtocolError) as error:
+            raise blamed(error, instrument.symbol, DataType.BOOK) from error
 
     def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
         """Rebuild one book; no other is touched."""

@@ -7,31 +7,29 @@ that was due and the one that came; ids that come again are dropped.
 
 ``binance.py`` makes one object per instrument and channel, which then decodes its messages::
 
-    Trades(channel, unit_ns).on_message(trade, emit)
+    Trades(channel, unit_ns, counts).on_message(trade, len(payload), ts_recv, emit)
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from mdring.feed.adapter import VenueProtocolError
+from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.id_sequence import IdSequence, Step
 from mdring.record import Aggressor, DataType, Flags, Reason, State
 
-Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Time = Annotated[int, Meta(ge=0, le=2**63 // 1_000)]  # in ms or µs; the bound is that of µs
+# Numbers beyond 64 bits are refused when they are to be stored: OverflowError.
+Id = Annotated[int, Meta(ge=0)]
+Time = Annotated[int, Meta(ge=0)]  # in ms, or in µs if the connection's URL asks for it
 
-
-def to_ns(time: int, unit_ns: int) -> int:
-    """The venue's time in ns. Raises VenueProtocolError for one that can only be meant in a smaller unit."""
-    ns = time * unit_ns
-    if ns >= 2**63:
-        raise VenueProtocolError(f"a time of {time} in units of {unit_ns} ns")
-    return ns
-
+_BUY: Final = int(Aggressor.BUY)
+_SELL: Final = int(Aggressor.SELL)
+_AGGREGATED: Final = int(Flags.AGGREGATED)
+_RECOVERED: Final = int(Flags.RECOVERED)
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 
@@ -66,70 +64,85 @@ class AggTrade(Struct, gc=False):
 class Trades:
     """The fills of one instrument. ``trade_id`` and ``venue_seq`` are ``t``."""
 
-    def __init__(self, channel: Channel, unit_ns: int) -> None:
+    def __init__(self, channel: Channel, unit_ns: int, counts: AdapterCounts) -> None:
         self._channel = channel
         self._unit_ns = unit_ns
+        self._counts = counts
         self._sequence = IdSequence()
 
-    def on_message(self, trade: Trade, emit: Emit) -> Step:
+    def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
-        step = self._sequence.judge(trade.t)
-        if step is Step.REPEAT:
-            return step
-        if step is Step.GAP:
-            stage_gap(self._channel, self._sequence.due, trade.t, emit)
+        number = trade.t
+        sequence = self._sequence
+        flags = 0
+        if number != sequence.due:
+            step = judge(self._channel, sequence, number, self._counts, emit)
+            if step is Step.REPEAT:
+                return NOTHING
+            flags = _RECOVERED if step is Step.LATE else 0
         emit.trade(
             self._channel,
             trade.p,
             trade.q,
-            Aggressor.SELL if trade.m else Aggressor.BUY,
-            trade.t,
-            to_ns(trade.T, self._unit_ns),
-            trade.t,
-            Flags.RECOVERED if step is Step.LATE else 0,
+            _SELL if trade.m else _BUY,
+            number,
+            trade.T * self._unit_ns,
+            number,
+            flags,
         )
         emit.end()
-        self._sequence.take(trade.t)
-        return step
+        sequence.take(number)
+        return NOTHING
 
 
 class AggTrades:
     """The aggregated trades of one instrument. ``trade_id`` is ``a``, ``venue_seq`` is ``l``: the fills are
     ``venue_seq - trade_count + 1`` to ``venue_seq``."""
 
-    def __init__(self, channel: Channel, unit_ns: int) -> None:
+    def __init__(self, channel: Channel, unit_ns: int, counts: AdapterCounts) -> None:
         self._channel = channel
         self._unit_ns = unit_ns
+        self._counts = counts
         self._sequence = IdSequence()
 
-    def on_message(self, trade: AggTrade, emit: Emit) -> Step:
+    def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
-        step = self._sequence.judge(trade.a)
-        if step is Step.REPEAT:
-            return step
-        count = trade.l - trade.f + 1
-        if not 0 < count < 2**32:
-            raise VenueProtocolError(f"aggregated trade {trade.a} covers trades {trade.f} to {trade.l}")
-        if step is Step.GAP:
-            stage_gap(self._channel, self._sequence.due, trade.a, emit)
+        number = trade.a
+        sequence = self._sequence
+        flags = _AGGREGATED
+        fills = trade.l - trade.f + 1
+        if not 0 < fills < 2**32:
+            raise VenueProtocolError(f"aggregated trade {number} covers trades {trade.f} to {trade.l}")
+        if number != sequence.due:
+            step = judge(self._channel, sequence, number, self._counts, emit)
+            if step is Step.REPEAT:
+                return NOTHING
+            flags = _AGGREGATED | _RECOVERED if step is Step.LATE else _AGGREGATED
         emit.trade(
             self._channel,
             trade.p,
             trade.q,
-            Aggressor.SELL if trade.m else Aggressor.BUY,
-            trade.a,
-            to_ns(trade.T, self._unit_ns),
+            _SELL if trade.m else _BUY,
+            number,
+            trade.T * self._unit_ns,
             trade.l,
-            Flags.AGGREGATED | Flags.RECOVERED if step is Step.LATE else Flags.AGGREGATED,
-            count,
+            flags,
+            fills,
         )
         emit.end()
-        self._sequence.take(trade.a)
-        return step
+        sequence.take(number)
+        return NOTHING
 
 
-def stage_gap(channel: Channel, due: int, found: int, emit: Emit) -> None:
-    """Say in the stream which trade was due, and which one came."""
-    missing = min(max(found - due, 0), 2**32 - 1)
-    emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
-    emit.end()
+def judge(channel: Channel, sequence: IdSequence, number: int, counts: AdapterCounts, emit: Emit) -> Step:
+    """An id other than the one due: count a repeat, say in the stream what is missing."""
+    step = sequence.judge(number)
+    if step is Step.REPEAT:
+        counts.repeated += 1
+    elif step is Step.GAP:
+        counts.gaps += 1
+        due = sequence.due
+        missing = min(max(number - due, 0), 2**32 - 1)
+        emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, number)
+        emit.end()
+    return step

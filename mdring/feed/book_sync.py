@@ -65,17 +65,24 @@ TRANSITIONS: Final[dict[tuple[SyncState, Verdict], SyncState]] = {
     (SyncState.LIVE, Verdict.GAP): SyncState.AWAIT_SNAPSHOT,
 }
 
+# A member of an Enum takes longer to look up than a delta to judge.
+_LIVE: Final = SyncState.LIVE
+_APPLY: Final = Verdict.APPLY
+
 
 class SyncRules(Struct, frozen=True):
     """A venue's rules. Of a delta they see ``first``, ``last`` (the ids that it covers; equal where the venue gives
     one) and ``previous`` (the id that it says it follows; 0 where the venue gives none)."""
 
+    chained: bool
+    """What the normal next delta is: ``previous`` equals the last id (chained), or ``first`` is the last id + 1."""
     reaches: Callable[[int, int, int], bool]
     """(snapshot, first, previous) of the oldest held delta: no message is missing between the two."""
     after_snapshot: Callable[[int, int, int, int], Verdict]
     """(snapshot, first, last, previous): DROP, APPLY or GAP, until the first APPLY."""
     after_delta: Callable[[int, int, int, int, int], Verdict]
-    """(first and last of the delta applied last; first, last, previous of this one): DROP, APPLY or GAP."""
+    """(first and last of the delta applied last; first, last, previous of this one): DROP, APPLY or GAP. Asked
+    about any delta but the normal next one."""
 
 
 class Held(Struct, Generic[Message], frozen=True):
@@ -92,10 +99,11 @@ class BookSync(Generic[Message]):
     """The synchronisation of one book.
 
     ``last`` is the venue's id up to which the book is complete (0: there is none), ``first`` where the delta
-    began that led there.
+    began that led there. ``due`` is what the next delta should name: as its ``previous`` if the rules say chained,
+    else as its ``first``.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_max_bytes", "_rules", "first", "last", "state")
+    __slots__ = ("_held", "_held_bytes", "_max_bytes", "_rules", "chained", "due", "first", "last", "state")
 
     def __init__(self, rules: SyncRules, max_bytes: int = 16 * 1024 * 1024) -> None:
         """``max_bytes`` bounds what is held back."""
@@ -103,9 +111,9 @@ class BookSync(Generic[Message]):
         self._max_bytes = max_bytes
         self._held: list[Held[Message]] = []
         self._held_bytes = 0
+        self.chained = rules.chained
         self.state = SyncState.AWAIT_SNAPSHOT
-        self.first = 0
-        self.last = 0
+        self.first = self.last = self.due = 0
 
     @property
     def valid(self) -> bool:
@@ -119,15 +127,19 @@ class BookSync(Generic[Message]):
 
     def on_delta(self, first: int, last: int, previous: int = 0) -> Verdict:
         """Judge the next delta and move on. After HOLD and GAP the caller passes it to ``hold``."""
-        if self.state is SyncState.LIVE:
+        if self.state is _LIVE:
+            if (previous if self.chained else first) == self.due:  # the normal case, in line for speed
+                self.first = first
+                self.last = last
+                self.due = last if self.chained else last + 1
+                return _APPLY
             verdict = self._rules.after_delta(self.first, self.last, first, last, previous)
         elif self.state is SyncState.REPLAY:
             verdict = self._rules.after_snapshot(self.last, first, last, previous)
         else:
             verdict = Verdict.HOLD
-        if verdict is Verdict.APPLY:
-            self.first = first
-            self.last = last
+        if verdict is _APPLY:
+            self._apply(first, last)
         self.state = TRANSITIONS[self.state, verdict]
         return verdict
 
@@ -145,7 +157,7 @@ class BookSync(Generic[Message]):
         """Take a snapshot as the book's new ground. False, and nothing happens, if it is older than what is held."""
         if self._held and not self._rules.reaches(snapshot_id, self._held[0].first, self._held[0].previous):
             return False
-        self.first = self.last = snapshot_id
+        self._apply(snapshot_id, snapshot_id)
         self.state = SyncState.REPLAY
         return True
 
@@ -159,7 +171,12 @@ class BookSync(Generic[Message]):
         """The book cannot be trusted, or its connection is gone: forget everything."""
         self._forget()
         self.state = SyncState.AWAIT_SNAPSHOT
-        self.first = self.last = 0
+        self.first = self.last = self.due = 0
+
+    def _apply(self, first: int, last: int) -> None:
+        self.first = first
+        self.last = last
+        self.due = last if self.chained else last + 1
 
     def _forget(self) -> None:
         self._held = []

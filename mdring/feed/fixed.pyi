@@ -21,3 +21,6 @@ def text(value: int, exponent: int) -> str:
 
 def to_decimal(value: int, exponent: int) -> Decimal:
     """``value * 10**exponent`` as a Decimal, exact whatever the decimal context."""
+
+def quoted_after(message: bytes, prefix: bytes) -> bytes | None:
+    """The bytes between ``prefix``, with which ``message`` begins, and the next quote; None if there are none."""

@@ -35,6 +35,8 @@ PAUSE_S: Final = {429: 60, 418: 120}
 """HTTP statuses that mean "too often", and how long to pause if the answer does not say."""
 MAX_PAUSE_S: Final = 3 * 24 * 3600
 
+_APPLY: Final = Verdict.APPLY
+
 
 class BookSource(ABC, Generic[Message, Image]):
     """What a venue knows of the book of one instrument. Its methods may raise VenueProtocolError."""
@@ -61,11 +63,22 @@ class BookSource(ABC, Generic[Message, Image]):
 class SnapshotBook(Generic[Message, Image]):
     """The book of one instrument, from the first subscription on."""
 
-    __slots__ = ("_attempts", "_channel", "_counts", "_fetching", "_generation", "_source", "_sync", "_synced_at_ns")
+    __slots__ = (
+        "_attempts",
+        "_channel",
+        "_counts",
+        "_fetching",
+        "_generation",
+        "_source",
+        "_stage_delta",
+        "_sync",
+        "_synced_at_ns",
+    )
 
     def __init__(self, channel: Channel, source: BookSource[Message, Image], counts: AdapterCounts) -> None:
         self._channel = channel
         self._source = source
+        self._stage_delta = source.stage_delta
         self._counts = counts
         self._sync = BookSync[Message](source.rules)
         self._generation = 0  # of fetches: an answer to an earlier one is of no use
@@ -88,14 +101,13 @@ class SnapshotBook(Generic[Message, Image]):
         self, first: int, last: int, previous: int, message: Message, payload_bytes: int, ts_recv: int, emit: Emit
     ) -> Sequence[Request]:
         """One delta, with the numbers that the rules speak of; ``payload_bytes`` bounds what is held back."""
-        sync = self._sync
-        state = sync.state
-        verdict = sync.on_delta(first, last, previous)
-        if verdict is Verdict.APPLY:
-            self._source.stage_delta(message, emit)
+        verdict = self._sync.on_delta(first, last, previous)
+        if verdict is _APPLY:
+            self._stage_delta(message, emit)
             return NOTHING
         if verdict is Verdict.DROP:
-            self._counts.repeated += state is SyncState.LIVE  # after a snapshot it is what was to be expected
+            # After a snapshot it is what was to be expected.
+            self._counts.repeated += self._sync.state is SyncState.LIVE
             return NOTHING
         if verdict is Verdict.GAP:
             self._note_gap(first, previous, emit)
@@ -148,7 +160,7 @@ class SnapshotBook(Generic[Message, Image]):
             emit.begin(held.ts_recv)
             verdict = self._sync.on_delta(held.first, held.last, held.previous)
             if verdict is Verdict.APPLY:
-                self._source.stage_delta(held.message, emit)
+                self._stage_delta(held.message, emit)
                 continue
             if verdict is Verdict.GAP:
                 self._note_gap(held.first, held.previous, emit)
@@ -161,12 +173,12 @@ class SnapshotBook(Generic[Message, Image]):
             emit.end()
 
     def _note_gap(self, first: int, previous: int, emit: Emit) -> None:
-        """Say which id was due and which came; where deltas name the one before, it is that which is compared."""
+        """Say which id was due and which came."""
         self._counts.gaps += 1
         self._counts.resyncs += 1
         self._counts.books_valid -= 1
-        due, found = (self._sync.last, previous) if previous else (self._sync.last + 1, first)
-        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.BOOK, expected=due, found=found)
+        found = previous if self._sync.chained else first
+        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.BOOK, expected=self._sync.due, found=found)
         emit.clear(self._channel, Reason.SEQUENCE_GAP)
         emit.end()
 

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mdring.feed.adapter import VenueProtocolError
-from mdring.feed.fixed import DecimalError, scale, text, to_decimal
+from mdring.feed.fixed import DecimalError, quoted_after, scale, text, to_decimal
 from mdring.record import UNDEFINED_PRICE, Reason
 
 LARGEST = 2**63 - 1
@@ -158,3 +158,22 @@ def test_decimal_is_exact_whatever_the_context_says() -> None:
     with localcontext() as context:
         context.prec = 3
         assert str(to_decimal(UNDEFINED_PRICE + 1, -8)) == "-92233720368.54775807"
+
+
+PREFIX = b'{"stream":"'
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (b'{"stream":"btcusdt@trade","data":{}}', b"btcusdt@trade"),
+        (b'{"stream":""', b""),
+        (b'{"stream":"x', None),
+        (b'{"stream":"', None),
+        (b'{"stream":', None),
+        (b'{"result":"x"}', None),
+        (b"", None),
+    ],
+)
+def test_text_in_quotes_after_a_prefix_is_found_if_it_is_whole(message: bytes, found: bytes | None) -> None:
+    assert quoted_after(message, PREFIX) == found
