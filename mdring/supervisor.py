@@ -36,9 +36,11 @@ from mdring.config import Config
 from mdring.counters import Counter
 from mdring.feed.adapter import InstrumentInfo
 from mdring.record import State
+from mdring.ring.segment import SegmentError
 from mdring.run import RunInfo
 from mdring.supervisor_child import Child, Command, Commands, describe_end
 from mdring.supervisor_demo import DEMO_RATE, EMULATOR, demo_config, emulator_words, with_endpoints
+from mdring.supervisor_farewell import say_farewell
 from mdring.supervisor_folder import (
     SEQUENCER,
     RunClaim,
@@ -190,6 +192,7 @@ class Supervisor:
         self._emulator: Child | None = None
         self._endpoints: bytes | None = None
         self._children: list[Child] = []
+        self._workers: dict[Child, str] = {}  # with their venues
         self._watched: list[Child] = []
         self._failure: str | None = None
         self._sequencer_given_up = False
@@ -256,15 +259,14 @@ class Supervisor:
 
     def _start_children(self) -> None:
         self._sequencer = self._child(SEQUENCER, self._commands.sequencer, {})
-        self._workers = [
-            self._child(
+        for venue in self._config.enabled_venues:
+            worker = self._child(
                 worker_name(venue.id),
                 self._commands.worker,
                 {"venue": venue.id},
                 on_line=partial(self._on_declaration, venue.id),
             )
-            for venue in self._config.enabled_venues
-        ]
+            self._workers[worker] = venue.id
         now_ns = time.monotonic_ns()
         for child in (self._sequencer, *self._workers):
             self._watched.append(child)
@@ -372,15 +374,24 @@ class Supervisor:
             return
         text = f"{child.name} {how}; {'it keeps ending, ' if crash_loop else ''}next start in {delay}"
         logger.log(logging.ERROR if crash_loop else logging.WARNING, "%s", text)
-        self._note_end(child, text)
-
-    def _note_end(self, child: Child, text: str) -> None:
-        """Say in the counters of a child that ended, and hence cannot say it itself, what is the matter."""
         self.segments.own.set_error(text)
         if child.counters is not None:
             child.counters.set_error(text)
-            child.counters.store(Counter.STATE, State.DISCONNECTED)
-            child.counters.store(Counter.STATE_SINCE_NS, time.time_ns())
+        if child in self._workers:
+            self._say_farewell(child, how)
+
+    def _say_farewell(self, worker: Child, how: str) -> None:
+        """Say in the stream, and in its counters, that a worker is gone which cannot say it any more."""
+        venue = self._workers[worker]
+        try:
+            say_farewell(self._claim.folder, venue, self._config.venue_ids[venue], self.segments, how)
+        except SegmentError as error:
+            logger.error("cannot say on its venue ring that %s is gone: %s", worker.name, error)
+        counters = self.segments.counters[worker.name]
+        counters.store(Counter.STATE, State.DISCONNECTED)
+        counters.store(Counter.STATE_SINCE_NS, time.time_ns())
+        counters.store(Counter.CONNECTIONS, 0)
+        counters.store(Counter.BOOKS_VALID, 0)
 
     # ---- stop ---------------------------------------------------------------------------------------------
 
@@ -389,7 +400,9 @@ class Supervisor:
         for worker in self._workers:
             self._watched.remove(worker)
             worker.send_signal(signal.SIGTERM)
-        self._await_ends(self._workers)
+        for worker, code in self._await_ends(list(self._workers)).items():
+            if code != 0:
+                self._say_farewell(worker, describe_end(code))
         self._watched.remove(self._sequencer)
         if not self._sequencer_given_up and not self._drain_sequencer() and self._failure is None:
             self._failure = "the sequencer did not bring all that was received onto the tape"
@@ -398,19 +411,21 @@ class Supervisor:
             self._emulator.send_signal(signal.SIGTERM)
             self._await_ends([self._emulator])
 
-    def _await_ends(self, children: list[Child]) -> None:
-        """Wait until they ended, at most the drain time-out; kill those that did not."""
+    def _await_ends(self, children: list[Child]) -> dict[Child, int]:
+        """Wait until they ended, at most the drain time-out; kill those that did not. The return codes."""
         deadline_ns = self._drain_deadline_ns()
-        while any(child.pid is not None for child in children):
+        codes: dict[Child, int] = {}
+        while running := [child for child in children if child.pid is not None]:
             if self._must_hurry(deadline_ns):
-                late = [child.name for child in children if child.pid is not None]
-                logger.warning("killed, for they did not stop in time: %s", ", ".join(late))
-                for child in children:
-                    child.kill(_KILL_WAIT_S)
-                return
+                logger.warning("killed, for they did not stop in time: %s", ", ".join(child.name for child in running))
+                for child in running:
+                    codes[child] = child.kill(_KILL_WAIT_S)
+                break
             self._cycle(_DRAIN_TICK_S)
-            for child in children:
-                child.poll()
+            for child in running:
+                if (code := child.poll()) is not None:
+                    codes[child] = code
+        return codes
 
     def _drain_sequencer(self) -> bool:
         """Have the sequencer empty the venue rings, started again if it crashes meanwhile; False if it could not."""
@@ -426,7 +441,8 @@ class Supervisor:
                 self._sequencer.send_signal(signal.SIGTERM)
                 asked = self._sequencer.pid
             self._cycle(_DRAIN_TICK_S)
-        self._sequencer.kill(_KILL_WAIT_S)
+        if self._sequencer.pid is not None:
+            self._sequencer.kill(_KILL_WAIT_S)
         return False
 
     def _drain_deadline_ns(self) -> int:
@@ -440,6 +456,7 @@ class Supervisor:
         """End every child that still runs, at once."""
         for child in self._children:
             try:
-                child.kill(_KILL_WAIT_S)
+                if child.pid is not None:
+                    child.kill(_KILL_WAIT_S)
             except TimeoutExpired:
                 logger.error("%s does not end, not even by SIGKILL", child.name, extra={"child_pid": child.pid})

@@ -210,13 +210,14 @@ class Child:
             self._process.send_signal(number)
             self._killed = self._killed or number == signal.SIGKILL
 
-    def kill(self, wait_s: float) -> None:
-        """End the process at once and reap it; TimeoutExpired if the kernel does not let go of it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(wait_s)
-            self._process = None
-            self._close_control()
+    def kill(self, wait_s: float) -> int:
+        """End the running process at once and reap it; its return code. TimeoutExpired if the kernel keeps it."""
+        assert self._process is not None
+        self._process.kill()
+        code = self._process.wait(wait_s)
+        self._process = None
+        self._close_control()
+        return code
 
     def _read_control(self) -> None:
         """Hand the lines that have come on the control socket on."""

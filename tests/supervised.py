@@ -32,9 +32,15 @@ from mdring.config import (
     to_json,
 )
 from mdring.counters import Counter, Counters
+from mdring.feed.channels import ChannelStore
+from mdring.feed.emit import Channel
+from mdring.feed.publisher import Publisher
+from mdring.instrument import InstrumentTable
 from mdring.process import die_with_parent
+from mdring.record import Aggressor, Side
 from mdring.run import RunFolder
 from mdring.supervisor_child import Commands
+from tests.runs import attach_ring
 
 WATCHDOG_S = 60.0
 """How long a test waits for what must happen; only a hang takes so long."""
@@ -216,7 +222,36 @@ class _Child:
         if behaviour.startswith("say "):
             for line in json.loads(behaviour.removeprefix("say ")):
                 self.say(line.encode() + b"\n")
+        if behaviour == "publish":
+            self._publish(counters)
         return self._beat(counters, crashes=behaviour == "crash")
+
+    def _publish(self, counters: Counters) -> None:
+        """One trade and one level of one instrument, as the worker does it."""
+        instrument = {
+            "instrument": "BTCUSDT",
+            "canonical_symbol": "BTC-USDT",
+            "price_exponent": -2,
+            "size_exponent": -5,
+        }
+        self.say(json.dumps({"instruments": [instrument]}).encode() + b"\n")
+        table = InstrumentTable.attach(self._folder.instruments)
+        wait_until(lambda: len(table), "the instrument is in the table")
+        publisher = Publisher(
+            attach_ring(self._folder.venue_ring(self._options.venue), writable=True),
+            1,
+            Counters.attach(self._folder.counters("sequencer")).words,
+            counters,
+            ChannelStore.attach(self._folder.channels(self._options.venue)),
+        )
+        channel = Channel("BTCUSDT", 1, 1, -2, -5)
+        publisher.add([channel])
+        publisher.emit.begin(time.time_ns())
+        publisher.emit.trade(channel, "1.00", "1", Aggressor.BUY, 1, 0)
+        publisher.emit.end()
+        publisher.emit.level(channel, Side.BID, "1.00", "1", 0)
+        publisher.emit.end()
+        publisher.commit()
 
     def _on_term(self, *_: object) -> None:
         self.note("SIGTERM")

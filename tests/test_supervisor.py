@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mdring.config import from_json
 from mdring.counters import Counter
 from mdring.instrument import InstrumentTable
-from mdring.record import State
+from mdring.record import RECORD, STATUS, Kind, Reason, State
+from mdring.ring import segment
 from mdring.ring.segment import RunState
 from mdring.run import list_runs
-from tests.runs import attach_ring
+from tests.runs import attach_ring, open_reader
 from tests.supervised import Supervised, commands, is_alive, small_config, supervised, wait_until
 
 
@@ -240,6 +242,55 @@ def test_a_worker_that_keeps_crashing_is_held_back_while_the_rest_goes_on(runs: 
         run.signal(signal.SIGTERM)
         assert run.wait() == 0
         assert run.events().count("worker-alpha started") == 3
+
+
+def told_on_the_ring(ring: segment.Segment) -> list[tuple[str, int, int]]:
+    """Kind, instrument_id and channel_seq of all on a venue ring."""
+    out = np.zeros(64, dtype=RECORD)
+    count = open_reader(ring).poll(out)
+    return [(Kind(row["kind"]).name, int(row["instrument_id"]), int(row["channel_seq"])) for row in out[:count]]
+
+
+def test_books_of_a_worker_that_died_are_cleared_at_once_in_its_place(runs: Path) -> None:
+    config = small_config(runs, restart_delay_ms=3_600_000, max_restart_delay_ms=3_600_000)
+    with supervised(config, commands(worker="publish")) as run:
+        run.wait_until_up()
+        ring = attach_ring(run.folder.venue_ring("alpha"))
+        wait_until(lambda: ring.cursor == 2, "the worker has published")
+        os.kill(run.pid_of("worker-alpha"), signal.SIGKILL)
+        wait_until(lambda: ring.cursor == 4, "the supervisor has said it")
+        out = np.zeros(64, dtype=RECORD)
+        open_reader(ring).poll(out)
+        status = out[2:3].view(STATUS)[0]
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+    assert told_on_the_ring(ring) == [("TRADE", 1, 1), ("LEVEL", 1, 1), ("STATUS", 0, 1), ("CLEAR", 1, 2)]
+    assert (status["state"], status["reason"]) == (State.DISCONNECTED, Reason.WORKER_RESTART)
+    assert status["detail"] == b"was ended by SIGKILL"
+
+
+def test_books_of_a_worker_that_is_killed_at_the_end_are_cleared_too(runs: Path) -> None:
+    with supervised(small_config(runs, drain_timeout_ms=3_600_000), commands(worker="publish")) as run:
+        run.wait_until_up()
+        ring = attach_ring(run.folder.venue_ring("alpha"))
+        wait_until(lambda: ring.cursor == 2, "the worker has published")
+        os.kill(run.pid_of("worker-alpha"), signal.SIGSTOP)
+        run.signal(signal.SIGINT)
+        run.signal(signal.SIGTERM)  # not SIGINT again: two of the same that come together are one
+        assert run.wait() == 1
+    assert told_on_the_ring(ring)[2:] == [("STATUS", 0, 1), ("CLEAR", 1, 2)]
+
+
+def test_a_successor_goes_on_with_the_channels_after_the_farewell(runs: Path) -> None:
+    with supervised(small_config(runs), commands(worker="publish")) as run:
+        run.wait_until_up()
+        ring = attach_ring(run.folder.venue_ring("alpha"))
+        wait_until(lambda: ring.cursor == 2, "the worker has published")
+        os.kill(run.pid_of("worker-alpha"), signal.SIGKILL)
+        wait_until(lambda: ring.cursor == 6, "the successor has published")
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+    assert told_on_the_ring(ring)[4:] == [("TRADE", 1, 2), ("LEVEL", 1, 3)]
 
 
 def test_a_sequencer_that_keeps_crashing_ends_the_run(runs: Path) -> None:
