@@ -99,10 +99,10 @@ def say_down(name: str, totals: Totals) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title_justify="left", box=None, padding=(0, 2))
-    table.add_column("venue")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("venue", no_wrap=True)
     for column in VenueTotals.__struct_fields__:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for venue, of_venue in totals.venues.items():
         table.add_row(venue, *(f"{value:,}" for value in msgspec.structs.astuple(of_venue)))
     console = Console(highlight=False)
