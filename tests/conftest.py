@@ -1,6 +1,6 @@
 """What all tests share: the ``--long`` option, folders for segments, and a look at what the tests leave behind.
 
-Segments lie in ``/dev/shm/mdring-test-<pid>/``, one folder per test, removed after it. At the end of the
+Segments lie in ``/dev/shm/mdring-tests-<pid>/``, one folder per test, removed after it. At the end of the
 session nothing of this session may be left there, nor a run of ``/dev/shm/mdring`` whose supervisor is dead.
 """
 
@@ -16,7 +16,7 @@ import pytest
 from mdring.run import RUNS_DIRECTORY, list_runs
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFIX = "mdring-test-"
+PREFIX = "mdring-tests-"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
