@@ -1,8 +1,11 @@
 """Binance Spot, metadata: which instruments there are, and how finely their prices and sizes are written.
 
 Documentation (read November 2026): github.com/binance/binance-spot-api-docs, rest-api.md ("Exchange information")
-and filters.md. The exponents come from the filters: a price is a multiple of the tick, a size of the step, though
-the wire writes both with eight decimals. Names hold no separator, so base and quote are never guessed from them.
+and filters.md. Names hold no separator, so base and quote are never guessed from them.
+
+Exponents: tick and step are rules for new orders. Orders older than a change of them stay in the book, so what is
+sent may be finer: a snapshot of 2021 has a bid at 0.25974 where the tick is 0.0001. Hence the exponents are those
+of the wire, the assets' precision (8 decimals), as far as the largest price and size of the filters leave room.
 
 Used by ``binance.py`` before it subscribes::
 
@@ -24,11 +27,16 @@ WEIGHT: Final = 20
 
 
 class Filter(Struct):
-    """{"filterType":"PRICE_FILTER","minPrice":"0.00010000","maxPrice":"1000.00000000","tickSize":"0.00010000"}"""
+    """{"filterType":"PRICE_FILTER","minPrice":"0.00010000","maxPrice":"1000.00000000","tickSize":"0.00010000"}
+
+    Each kind of filter has fields of its own; a value of zero means that the rule is off.
+    """
 
     kind: str = field(name="filterType")
-    tick_size: str = field(name="tickSize", default="0")  # of PRICE_FILTER only
+    tick_size: str = field(name="tickSize", default="0")  # of PRICE_FILTER
+    max_price: str = field(name="maxPrice", default="0")
     step_size: str = field(name="stepSize", default="0")  # of LOT_SIZE and its like
+    max_size: str = field(name="maxQty", default="0")
 
 
 class Symbol(Struct):
@@ -73,33 +81,46 @@ def decode_exchange_info(body: bytes, wanted: Mapping[str, str | None]) -> list[
     return [instrument_info(symbol, wanted[symbol.symbol]) for symbol in symbols if symbol.symbol in wanted]
 
 
-def exponent(step: str, precision: int) -> int:
-    """The exponent that holds every multiple of ``step``; a step of zero means that the rule is off, and then the
-    asset's precision counts. Raises VenueProtocolError."""
+LARGEST: Final = 2**63 - 1
+SIZE_HEADROOM: Final = 1_000
+"""A price level sums orders up so far above the largest single one still fits."""
+
+
+def number(text: str) -> Decimal:
+    """A filter's value. Raises VenueProtocolError."""
     try:
-        value = Decimal(step)
+        value = Decimal(text)
     except InvalidOperation:
-        raise VenueProtocolError(f"a filter's step is {step!r}") from None
-    if not value.is_finite() or value < 0:
-        raise VenueProtocolError(f"a filter's step is {step!r}")
-    if value == 0:
-        return -precision
-    digits_end = value.normalize().as_tuple().exponent
-    assert isinstance(digits_end, int)  # finite
-    if digits_end < -18:
-        raise VenueProtocolError(f"a filter's step is {step!r}")
-    return min(digits_end, 0)
+        raise VenueProtocolError(f"a filter's value is {text!r}") from None
+    if not value.is_finite() or value < 0 or value.adjusted() > 18:
+        raise VenueProtocolError(f"a filter's value is {text!r}")
+    return value
+
+
+def exponent(step: Decimal, largest: Decimal, precision: int) -> int:
+    """The exponent of the wire's precision, or the finest coarser one with which ``largest`` fits; but never so
+    coarse that a multiple of ``step`` could not be held. Raises VenueProtocolError."""
+    digits = step.normalize().as_tuple().exponent
+    assert isinstance(digits, int)  # number() lets no other pass
+    needed = min(digits, 0) if step else 0
+    if needed < -18:
+        raise VenueProtocolError(f"a filter's step is {step}")
+    finest = -precision
+    while finest < needed and largest.scaleb(-finest) > LARGEST:
+        finest += 1
+    return min(finest, needed)
 
 
 def instrument_info(symbol: Symbol, canonical_symbol: str | None) -> InstrumentInfo:
     """Metadata as the port wants it. Filters are found by their type, for their order is not fixed."""
-    tick = next((entry.tick_size for entry in symbol.filters if entry.kind == "PRICE_FILTER"), "0")
-    step = next((entry.step_size for entry in symbol.filters if entry.kind == "LOT_SIZE"), "0")
+    none = Filter("")
+    price = next((entry for entry in symbol.filters if entry.kind == "PRICE_FILTER"), none)
+    size = next((entry for entry in symbol.filters if entry.kind == "LOT_SIZE"), none)
     return InstrumentInfo(
         instrument=symbol.symbol,
         canonical_symbol=canonical_symbol or f"{symbol.base}-{symbol.quote}",
-        price_exponent=exponent(tick, symbol.quote_precision),
-        size_exponent=exponent(step, symbol.base_precision),
+        price_exponent=exponent(number(price.tick_size), number(price.max_price), symbol.quote_precision),
+        size_exponent=exponent(number(size.step_size), number(size.max_size) * SIZE_HEADROOM, symbol.base_precision),
         base=symbol.base,
         quote=symbol.quote,
         trading=symbol.status == "TRADING",

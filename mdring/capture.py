@@ -1,0 +1,511 @@
+"""Captures: raw traffic of a venue in a file, and the adapter run over it offline.
+
+A capture is JSON Lines, optionally gzip or zstd, one object per event, in the order in which the recording
+program saw them::
+
+    {"ts": ns, "conn": 0, "ev": "open", "url": "wss://…"}
+    {"ts": ns, "conn": 0, "ev": "send", "text": "…"}
+    {"ts": ns, "conn": 0, "ev": "recv", "text": "…"}          # or "b64" for a binary frame
+    {"ts": ns, "conn": -1, "ev": "http", "url": "https://…", "status": 200, "text": "…"}
+    {"ts": ns, "conn": 0, "ev": "close"}
+
+``decode_capture`` does offline what a worker does live: the same adapter object, the same stage, no socket and no
+ring. ``mdring decode`` calls it::
+
+    summary = decode_capture("binance", None, {}, subscriptions, Path("binance.jsonl.gz"), Path("out"))
+    records = np.load("out/records.npy")
+
+The adapter's fetches are answered from the recorded responses, in their place: one that the capture has passed is
+handed out at once, unless it was handed out before; else the fetch waits until the capture reaches one. Host and
+amount (``limit`` and the like) of the two URLs may differ.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import importlib
+import io
+import shutil
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Literal, Self, cast
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from mdring.feed.adapter import (
+    Adapter,
+    Endpoints,
+    Fetch,
+    InstrumentInfo,
+    Reconnect,
+    Request,
+    Response,
+    Subscription,
+    VenueProtocolError,
+    load_adapter,
+)
+from mdring.feed.emit import Channel, Emit
+from mdring.record import RECORD, Kind, Reason, State
+
+# ---- the format -------------------------------------------------------------------------------------------
+
+
+class CaptureError(Exception):
+    """The file is not a capture, or lacks what is needed; the message says where and what."""
+
+
+class CaptureEvent(Struct, frozen=True, omit_defaults=True):
+    """One line. ``conn`` is the number of the WebSocket connection, -1 for REST."""
+
+    ts: int
+    conn: int
+    ev: Literal["open", "send", "recv", "close", "http"]
+    url: str = ""
+    status: int = 0
+    text: str | None = None
+    b64: str | None = None
+
+    @property
+    def payload(self) -> bytes:
+        """The frame's or the body's bytes. Raises CaptureError."""
+        if self.b64 is None:
+            return (self.text or "").encode()
+        try:
+            return base64.b64decode(self.b64, validate=True)
+        except binascii.Error as error:
+            raise CaptureError(f"b64 of the event at {self.ts}: {error}") from None
+
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_DECODER: Final = msgspec.json.Decoder(CaptureEvent)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def _zstd(path: Path) -> Any:
+    """The standard library's module (Python 3.14), or the package ``zstandard``."""
+    for name in ("compression.zstd", "zstandard"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise CaptureError(f"{path}: zstd needs Python 3.14 or the package zstandard; or compress it with gzip")
+
+
+def _open_reader(path: Path) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+    """The uncompressed bytes, and the errors that say that the file is damaged."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic.startswith(_GZIP_MAGIC):
+        return cast(IO[bytes], gzip.open(path)), (EOFError, OSError, zlib.error)
+    if magic == _ZSTD_MAGIC:
+        module = _zstd(path)
+        return io.BufferedReader(module.open(path, "rb")), (EOFError, OSError, module.ZstdError)
+    return path.open("rb"), (OSError,)
+
+
+def _open_writer(path: Path) -> IO[bytes]:
+    match path.suffix:
+        case ".gz":
+            return cast(IO[bytes], gzip.open(path, "wb"))
+        case ".zst":
+            return cast(IO[bytes], _zstd(path).open(path, "wb"))
+        case _:
+            return path.open("wb")
+
+
+def read_capture(path: Path) -> Iterator[CaptureEvent]:
+    """The events of a capture, whatever its compression. Raises CaptureError with the line."""
+    try:
+        stream, damage = _open_reader(path)
+    except OSError as error:
+        raise CaptureError(f"{path}: {error.strerror}") from None
+    number = 0
+    with stream:
+        try:
+            for line in stream:
+                number += 1
+                if not line.isspace():
+                    yield _DECODER.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CaptureError(f"{path}: line {number}: {error}") from None
+        except damage as error:
+            raise CaptureError(f"{path}: cut short or damaged after line {number}: {error}") from None
+
+
+class CaptureWriter:
+    """Writes a capture; gzip if the name ends in ``.gz``, zstd if in ``.zst``. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = _open_writer(path)
+
+    def write(self, event: CaptureEvent) -> None:
+        """Append one event."""
+        self._file.write(_ENCODER.encode(event) + b"\n")
+
+    def write_frame(self, ts: int, connection: int, direction: Literal["send", "recv"], payload: bytes) -> None:
+        """Append a frame, as text if it is UTF-8."""
+        try:
+            self.write(CaptureEvent(ts, connection, direction, text=payload.decode()))
+        except UnicodeDecodeError:
+            self.write(CaptureEvent(ts, connection, direction, b64=base64.b64encode(payload).decode()))
+
+    def close(self) -> None:
+        """End the file; without it a compressed one is cut short."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# ---- recorded responses -----------------------------------------------------------------------------------
+
+AMOUNTS: Final = frozenset({"limit", "sz", "size", "depth", "count"})
+"""Parameters of a URL that say how much is wanted, not of what."""
+
+
+def answers(wanted: str, recorded: str) -> bool:
+    """Whether the response of the URL ``recorded`` can be the answer to ``wanted``: same path, and the same value
+    for each parameter that both have, amounts apart."""
+    ours, theirs = urlsplit(wanted), urlsplit(recorded)
+    if ours.path.rstrip("/") != theirs.path.rstrip("/"):
+        return False
+    our_values, their_values = parse_qs(ours.query), parse_qs(theirs.query)
+    return all(our_values[name] == their_values[name] for name in (our_values.keys() & their_values) - AMOUNTS)
+
+
+class Responses:
+    """The recorded responses that the capture has passed, and the fetches that wait for one."""
+
+    def __init__(self) -> None:
+        self._passed: list[CaptureEvent] = []
+        self._waiting: list[Fetch] = []
+
+    def ask(self, fetch: Fetch) -> CaptureEvent | None:
+        """The newest passed response to it, which is then used up; if there is none, the fetch waits."""
+        for event in reversed(self._passed):
+            if answers(fetch.url, event.url):
+                self._passed = [other for other in self._passed if not answers(fetch.url, other.url)]
+                return event
+        self._waiting.append(fetch)
+        return None
+
+    def reach(self, event: CaptureEvent) -> Fetch | None:
+        """The capture is at this response: the fetch that waits for it, else it is kept."""
+        for fetch in self._waiting:
+            if answers(fetch.url, event.url):
+                self._waiting.remove(fetch)
+                return fetch
+        self._passed.append(event)
+        return None
+
+    def cancel(self, connection: int) -> None:
+        """A connection ended: nobody wants its answers any more."""
+        self._waiting = [fetch for fetch in self._waiting if fetch.connection != connection]
+
+    @property
+    def unanswered(self) -> list[str]:
+        """URLs of the fetches that still wait."""
+        return [fetch.url for fetch in self._waiting]
+
+
+# ---- decoding ---------------------------------------------------------------------------------------------
+
+STAGED_RECORDS: Final = 16_384
+"""Records after which the stage is written out."""
+
+
+class DecodeSummary(Struct, frozen=True, kw_only=True):
+    """What a decoding came to."""
+
+    frames: int
+    records: int
+    kinds: dict[str, int]  # records by kind
+    gaps: int
+    resyncs: int
+    rejects: int  # messages that broke the venue's protocol
+    reject_reasons: dict[str, int]
+    ignored: int  # frames of types that the adapter does not decode
+    repeated: int  # messages dropped because their like had come before
+    snapshots: int
+    books: int
+    books_in_sync: int  # at the end
+    unknown_instruments: list[str]  # subscribed to, but not in the venue's list
+    unanswered: list[str]  # URLs that the capture has no (further) answer to
+
+
+class DecodedInstrument(Struct, frozen=True):
+    """A row of ``instruments.json``."""
+
+    id: int
+    venue: str
+    instrument: str
+    canonical_symbol: str
+    price_exponent: int
+    size_exponent: int
+
+
+class RecordFile:
+    """Collects records on disk and makes an .npy file of them; memory does not grow with their number.
+
+    A context manager: the file gets its name when the block ends without an error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_suffix(".part")
+        self._file = self._part.open("wb")
+        self.count = 0
+        self.kinds: Counter[str] = Counter()
+
+    def append(self, records: npt.NDArray[np.void]) -> None:
+        """Number them and write them out."""
+        records["seq"] = np.arange(self.count + 1, self.count + 1 + len(records), dtype=np.uint64)
+        self._file.write(records.tobytes())
+        self.count += len(records)
+        for kind, number in zip(*np.unique(records["kind"], return_counts=True), strict=True):
+            self.kinds[Kind(int(kind)).name] += int(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if error is None:
+            self._put_header()
+        self._part.unlink()
+
+    def _put_header(self) -> None:
+        whole = self._path.with_suffix(".whole")
+        with whole.open("wb") as out, self._part.open("rb") as part:
+            header = {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (self.count,)}
+            np.lib.format.write_array_header_1_0(out, header)
+            shutil.copyfileobj(part, out)
+        whole.replace(self._path)
+
+
+class OfflineDriver:
+    """Drives one adapter by the events of a capture. ``feed/driver.py`` does it live."""
+
+    def __init__(self, adapter: Adapter, out: RecordFile) -> None:
+        self._adapter = adapter
+        self._out = out
+        self._emit = Emit()
+        self._venue_channel = Channel("", 0, 1, 0, 0)
+        self._channels: dict[str, Channel] = {}
+        self._connections: set[int] = set()
+        self._open: defaultdict[int, set[int]] = defaultdict(set)  # the capture's connections, by ours
+        self.responses = Responses()
+        self.frames = 0
+        self.reject_reasons: Counter[str] = Counter()
+
+    def bind(self, infos: Sequence[InstrumentInfo]) -> None:
+        """Give each instrument its id, 1 the first."""
+        for number, info in enumerate(infos, start=1):
+            self._channels[info.instrument] = Channel(
+                info.instrument, number, 1, info.price_exponent, info.size_exponent
+            )
+        self._adapter.bind(self._channels)
+        self._connections = {connection.connection for connection in self._adapter.connections()}
+
+    def reject_instrument(self, instrument: str) -> None:
+        """Say that the venue does not list it."""
+        self._emit.status(self._venue_channel, State.REJECTED, Reason.UNKNOWN_INSTRUMENT, detail=instrument)
+        self._emit.end()
+
+    def on_event(self, event: CaptureEvent) -> None:
+        """One line of the capture."""
+        match event.ev:
+            case "recv":
+                self._on_frame(event)
+            case "http":
+                fetch = self.responses.reach(event)
+                if fetch is not None:
+                    self._respond(fetch, event, event.ts)
+            case "open":
+                self._on_open(event)
+            case "close":
+                self._on_close(event)
+            case "send":  # what the recording program sent; ours is not sent
+                pass
+        if self._emit.staged >= STAGED_RECORDS:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """Empty the stage into the file."""
+        self._out.append(self._emit.drain())
+
+    def _connection(self, event: CaptureEvent) -> int:
+        """Ours for the capture's: the same number, or the only one that we have."""
+        return event.conn if event.conn in self._connections else min(self._connections, default=0)
+
+    def _on_open(self, event: CaptureEvent) -> None:
+        connection = self._connection(event)
+        if event.conn in self._open[connection]:  # reopened, and the close was not recorded
+            self._on_close(event)
+        self._open[connection].add(event.conn)
+        if len(self._open[connection]) == 1:
+            self._emit.begin(event.ts)
+            self._emit.status(self._venue_channel, State.CONNECTED, Reason.NONE)
+            self._emit.end()
+            self._carry_out(self._adapter.on_connect(connection, event.ts, self._emit), event.ts)
+
+    def _on_close(self, event: CaptureEvent) -> None:
+        connection = self._connection(event)
+        self._open[connection].discard(event.conn)
+        if not self._open[connection]:
+            self._end(connection, event.ts, State.DISCONNECTED, Reason.CLOSED_BY_VENUE)
+
+    def _end(self, connection: int, ts: int, state: State, reason: Reason) -> None:
+        self.responses.cancel(connection)
+        self._emit.begin(ts)
+        self._emit.status(self._venue_channel, state, reason)
+        self._emit.end()
+        self._carry_out(self._adapter.on_disconnect(connection, ts, reason, self._emit), ts)
+
+    def _on_frame(self, event: CaptureEvent) -> None:
+        connection = self._connection(event)
+        if not self._open[connection]:  # the recording began after the connection
+            self._on_open(event)
+        self.frames += 1
+        mark = self._emit.mark()
+        self._emit.begin(event.ts)
+        try:
+            requests = self._adapter.on_frame(connection, event.payload, event.ts, self._emit)
+        except VenueProtocolError as error:
+            requests = self._reject(connection, error, mark, event.ts)
+        self._carry_out(requests, event.ts)
+
+    def _respond(self, fetch: Fetch, event: CaptureEvent, ts: int) -> None:
+        mark = self._emit.mark()
+        self._emit.begin(ts)
+        try:
+            response = Response(fetch.tag, event.url, event.status, event.payload)
+            requests = self._adapter.on_response(response, ts, self._emit)
+        except VenueProtocolError as error:
+            requests = self._reject(fetch.connection, error, mark, ts)
+        self._carry_out(requests, ts)
+
+    def _reject(self, connection: int, error: VenueProtocolError, mark: int, ts: int) -> Sequence[Request]:
+        self.reject_reasons[error.reason.name] += 1
+        self._emit.rollback(mark)
+        self._emit.begin(ts)
+        channel = self._channels.get(error.instrument or "", self._venue_channel)
+        self._emit.status(channel, State.REJECTED, error.reason, error.data_type, detail=str(error))
+        self._emit.end()
+        return self._adapter.on_reject(connection, error, ts, self._emit)
+
+    def _carry_out(self, requests: Sequence[Request], ts: int) -> None:
+        for request in requests:
+            match request:
+                case Fetch():
+                    event = self.responses.ask(request)
+                    if event is not None:
+                        self._respond(request, event, ts)
+                case Reconnect(reason=Reason.PLANNED_RECONNECT):  # the recorded connection goes on until it is closed
+                    pass
+                case Reconnect(connection=connection, reason=reason):
+                    self._end(connection, ts, State.RECONNECTING, reason)
+                    self._carry_out(self._adapter.on_connect(connection, ts, self._emit), ts)
+                case _:  # Send, Acknowledged: there is nobody to send to, and no time-out to stop
+                    pass
+
+
+def learn_metadata(adapter: Adapter, path: Path) -> list[InstrumentInfo]:
+    """Have the adapter's metadata requests answered from the capture. Raises CaptureError."""
+    waiting = list(adapter.metadata_requests())
+    infos: list[InstrumentInfo] = []
+    refused = ""
+    for event in read_capture(path):
+        fetch = next((fetch for fetch in waiting if event.ev == "http" and answers(fetch.url, event.url)), None)
+        if fetch is None:
+            continue
+        try:
+            infos.extend(adapter.on_metadata(Response(fetch.tag, event.url, event.status, event.payload)))
+        except VenueProtocolError as error:
+            refused = f" (one was of no use: {error})"
+            continue
+        waiting.remove(fetch)
+        if not waiting:
+            return infos
+    raise CaptureError(f"{path}: holds no answer to {waiting[0].url}, from which instruments are learnt{refused}")
+
+
+def decode_capture(
+    adapter_name: str,
+    endpoints: Endpoints | None,
+    options: Mapping[str, Any],
+    subscriptions: Sequence[Subscription],
+    capture_path: Path,
+    out_dir: Path,
+    *,
+    venue: str | None = None,
+) -> DecodeSummary:
+    """Run an adapter over a capture; write ``records.npy`` and ``instruments.json`` into ``out_dir``.
+
+    ``records.npy`` is an array of RECORD as a tape of this venue alone would hold it, ``seq`` from 1; ``ts_recv`` is
+    the capture's ``ts``, ``ts_seq`` is 0. ``endpoints`` None: the adapter's own. ``venue`` is the venue's id, by
+    default the adapter's name. Raises CaptureError, KeyError (no such adapter), msgspec.ValidationError (options).
+    """
+    adapter_class = load_adapter(adapter_name)
+    adapter = adapter_class(
+        endpoints or adapter_class.endpoints, msgspec.convert(dict(options), adapter_class.options), subscriptions
+    )
+    known = {info.instrument: info for info in learn_metadata(adapter, capture_path)}
+    infos = [known[subscription.instrument] for subscription in subscriptions if subscription.instrument in known]
+    unknown = [subscription.instrument for subscription in subscriptions if subscription.instrument not in known]
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with RecordFile(out_dir / "records.npy") as out:
+        driver = OfflineDriver(adapter, out)
+        for instrument in unknown:
+            driver.reject_instrument(instrument)
+        driver.bind(infos)
+        for event in read_capture(capture_path):
+            driver.on_event(event)
+        driver.write_out()
+    rows = [
+        DecodedInstrument(
+            number,
+            venue or adapter_name,
+            info.instrument,
+            info.canonical_symbol,
+            info.price_exponent,
+            info.size_exponent,
+        )
+        for number, info in enumerate(infos, start=1)
+    ]
+    (out_dir / "instruments.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
+    counts = adapter.counts
+    return DecodeSummary(
+        frames=driver.frames,
+        records=out.count,
+        kinds=dict(out.kinds),
+        gaps=counts.gaps,
+        resyncs=counts.resyncs,
+        rejects=driver.reject_reasons.total(),
+        reject_reasons=dict(driver.reject_reasons),
+        ignored=counts.ignored,
+        repeated=counts.repeated,
+        snapshots=counts.snapshots,
+        books=counts.books,
+        books_in_sync=counts.books_valid,
+        unknown_instruments=unknown,
+        unanswered=driver.responses.unanswered,
+    )
