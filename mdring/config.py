@@ -26,6 +26,7 @@ from msgspec import Meta, Struct, field
 from mdring.config_check import MAX_SLOTS, MIN_SLOTS, resolve
 from mdring.config_strict import ConfigError, Problem, StrictReader
 from mdring.record import DataType
+from mdring.run import RUNS_DIRECTORY
 
 __all__ = [
     "BreakerConfig",
@@ -84,7 +85,7 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[run]``: where the run lives. ``directory`` should be on a tmpfs: the segments are memory."""
 
     name: Name = "default"
-    directory: Text = "/dev/shm/mdring"
+    directory: Text = str(RUNS_DIRECTORY)
     state_directory: Text = "~/.local/state/mdring"  # what outlives a run: quarantine files, logs
 
     @property

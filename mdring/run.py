@@ -8,6 +8,7 @@ Every process of a run finds its segments by these names; nothing else in mdring
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,8 @@ import msgspec
 
 from mdring.ring.segment import is_locked
 
-RUNS_DIRECTORY: Final = Path("/dev/shm/mdring")
-"""Where runs live unless the config says otherwise."""
+RUNS_DIRECTORY: Final = Path(os.environ.get("MDRING_DIRECTORY", "/dev/shm/mdring"))
+"""Where runs live unless the config, or the environment variable MDRING_DIRECTORY, says otherwise."""
 
 
 class RunInfo(msgspec.Struct, frozen=True):
