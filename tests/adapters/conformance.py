@@ -1,0 +1,253 @@
+"""What every adapter must do, whatever its venue: a bench that drives one, and the rules that its records obey.
+
+A venue joins with a :class:`VenueCase` in ``cases.py``; ``test_conformance.py`` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from mdring.feed.adapter import (
+    Acknowledged,
+    Adapter,
+    Fetch,
+    Reconnect,
+    Request,
+    Response,
+    Send,
+    Subscription,
+    VenueProtocolError,
+)
+from mdring.feed.emit import Channel, Emit
+from mdring.record import DATA_TYPE_OF_KIND, RECORD, VIEW_OF_KIND, Flags, Kind, Reason, State
+
+NOW = 1_700_000_000_000_000_000
+
+
+class VenueCase(Struct, frozen=True):
+    """One venue: an adapter, and a life of its first connection."""
+
+    name: str
+    make: Callable[[Sequence[Subscription]], Adapter]
+    subscriptions: tuple[Subscription, ...]
+    metadata: bytes  # the answer to each metadata request
+    frames: tuple[bytes, ...]  # in the order in which the venue sends them, all usable
+    snapshot: Callable[[Fetch], bytes]  # the answer to a fetch
+    other_frame: bytes  # documented, but of a type that the adapter does not decode
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Bench:
+    """Drives an adapter as a worker does, and keeps all records."""
+
+    def __init__(self, case: VenueCase) -> None:
+        self.adapter = case.make(case.subscriptions)
+        self.emit = Emit(8)
+        self.requests: list[Request] = []
+        self.errors: list[VenueProtocolError] = []
+        self._drained: list[npt.NDArray[np.void]] = []
+        self._venue = Channel("", 0, 1, 0, 0)
+        infos = [
+            info
+            for fetch in self.adapter.metadata_requests()
+            for info in self.adapter.on_metadata(Response(fetch.tag, fetch.url, 200, case.metadata))
+        ]
+        self.infos = {info.instrument: info for info in infos}
+        self.channels = {
+            info.instrument: Channel(info.instrument, number, 1, info.price_exponent, info.size_exponent)
+            for number, info in enumerate(infos, start=1)
+        }
+        self.adapter.bind(self.channels)
+
+    def connect(self, now_ns: int = NOW) -> Sequence[Request]:
+        """Open connection 0."""
+        return self._after(self.adapter.on_connect(0, now_ns, self.emit))
+
+    def disconnect(self, reason: Reason = Reason.CLOSED_BY_VENUE, now_ns: int = NOW) -> Sequence[Request]:
+        """Close it."""
+        return self._after(self.adapter.on_disconnect(0, now_ns, reason, self.emit))
+
+    def frame(self, payload: bytes | memoryview | str, ts_recv: int = NOW) -> Sequence[Request]:
+        """One frame; a protocol error is handled as a driver does."""
+        message = payload.encode() if isinstance(payload, str) else payload
+        return self._attempt(0, ts_recv, lambda: self.adapter.on_frame(0, message, ts_recv, self.emit))
+
+    def answer(
+        self,
+        fetch: Fetch,
+        body: bytes,
+        status: int = 200,
+        *,
+        now_ns: int = NOW,
+        headers: Mapping[str, str] | None = None,
+    ) -> Sequence[Request]:
+        """The answer to a fetch."""
+        response = Response(fetch.tag, fetch.url, status, body, headers or {})
+        return self._attempt(0, now_ns, lambda: self.adapter.on_response(response, now_ns, self.emit))
+
+    def _attempt(self, connection: int, ts_recv: int, call: Callable[[], Sequence[Request]]) -> Sequence[Request]:
+        self.emit.begin(ts_recv)
+        try:
+            requests = call()
+        except VenueProtocolError as error:
+            self.errors.append(error)
+            self.emit.rollback()
+            self.emit.begin(ts_recv)
+            channel = self.channels.get(error.instrument or "", self._venue)
+            self.emit.status(channel, State.REJECTED, error.reason, error.data_type, detail=str(error))
+            self.emit.end()
+            requests = self.adapter.on_reject(connection, error, ts_recv, self.emit)
+        return self._after(requests)
+
+    def _after(self, requests: Sequence[Request]) -> Sequence[Request]:
+        self._drained.append(self.emit.drain())
+        assert all(isinstance(request, Send | Fetch | Reconnect | Acknowledged) for request in requests)
+        self.requests.extend(requests)
+        return requests
+
+    @property
+    def records(self) -> npt.NDArray[np.void]:
+        """All records so far."""
+        return np.concatenate([np.empty(0, RECORD), *self._drained])
+
+    def last(self) -> npt.NDArray[np.void]:
+        """The records of the last call."""
+        return self._drained[-1]
+
+
+def live(case: VenueCase) -> Bench:
+    """A bench whose connection is open, and which has had all frames of the case and an answer to each fetch."""
+    bench = Bench(case)
+    answered: set[str] = set()
+    bench.connect()
+    for frame in case.frames:
+        requests = list(bench.frame(frame))
+        while requests:
+            request = requests.pop(0)
+            if isinstance(request, Fetch) and request.tag not in answered:
+                answered.add(request.tag)
+                requests += bench.answer(request, case.snapshot(request))
+    return bench
+
+
+# ---- the rules --------------------------------------------------------------------------------------------
+
+
+def groups(records: npt.NDArray[np.void]) -> list[npt.NDArray[np.void]]:
+    """The event groups; the last one must be whole."""
+    ends = np.flatnonzero(records["flags"] & Flags.LAST) + 1
+    assert len(records) == (ends[-1] if len(ends) else 0), "the last group does not end with LAST"
+    return np.split(records, ends[:-1]) if len(ends) else []
+
+
+def check_records(records: npt.NDArray[np.void]) -> None:
+    """All that must hold of any stream of records of one venue, whatever was sent."""
+    last_seq: dict[tuple[int, int], int] = {}
+    valid: dict[int, bool] = {}
+    for group in groups(records):
+        assert len(set(group["ts_recv"])) == 1, "one message has one ts_recv"
+        snapshot = bool(group[0]["flags"] & Flags.SNAPSHOT)
+        if snapshot:
+            assert group[0]["kind"] == Kind.CLEAR, "an image begins with CLEAR"
+            assert len(set(group["instrument_id"])) == 1, "an image is of one book"
+        for row in group:
+            kind, instrument = Kind(int(row["kind"])), int(row["instrument_id"])
+            assert bool(row["flags"] & Flags.SNAPSHOT) == snapshot
+            key = instrument, DATA_TYPE_OF_KIND[kind]
+            assert row["channel_seq"] == last_seq.get(key, 0) + 1, f"channel_seq of {key}"
+            last_seq[key] = int(row["channel_seq"])
+            check_row(row, kind)
+            if kind is Kind.CLEAR:
+                valid[instrument] = snapshot
+            elif kind is Kind.LEVEL:
+                assert valid.get(instrument), "a level of a book that is not valid"
+
+
+def check_row(row: np.void, kind: Kind) -> None:
+    """All that must hold of one record."""
+    view: dict[str, Any] = {name: row.view(VIEW_OF_KIND[kind])[name] for name in VIEW_OF_KIND[kind].names or ()}
+    assert all(not any(value.tobytes()) for name, value in view.items() if name.startswith("_pad"))
+    match kind:
+        case Kind.TRADE:
+            assert view["price"] > 0 and view["size"] > 0 and view["trade_id_format"]
+        case Kind.LEVEL:
+            assert view["price"] > 0 and view["size"] >= 0 and view["side"] in (1, 2)
+        case Kind.BBO:
+            assert view["bid_size"] >= 0 and view["ask_size"] >= 0
+            assert (view["bid_price"] > 0) == (view["bid_size"] > 0)
+            assert (view["ask_price"] > 0) == (view["ask_size"] > 0)
+        case _:
+            pass
+    if kind in (Kind.TRADE, Kind.BBO, Kind.LEVEL):
+        assert (view["ts_event"] == 0) == bool(view["flags"] & Flags.BAD_TS_EVENT)
+        assert view["ts_event"] >= 0
+
+
+# ---- damage -----------------------------------------------------------------------------------------------
+
+_TOKENS = [
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\\",
+    b"\\u0000",
+    b"\\ud800",
+    b"null",
+    b"true",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"1.5",
+    b"99999999999999999999999999",
+    b"9223372036854775807",
+    b"18446744073709551616",
+    b"NaN",
+    b"\xff",
+    b"\0",
+    b"\xc3",
+    b'"1"',
+    b'"-1"',
+    b'"x"',
+    b"[]",
+    b"{}",
+    b'["1","1"]',
+    b'["1"]',
+    b"[" * 200,
+    b" ",
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn, samples: Sequence[bytes]) -> bytes:
+    """A frame of the venue in which something was changed, at a byte or at a whole JSON token."""
+    frame = bytearray(draw(st.sampled_from(samples)))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(frame)))
+        match draw(st.sampled_from(["byte", "token", "cut", "drop", "double", "digit"])):
+            case "byte":
+                frame[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "token":
+                frame[at : at + draw(st.integers(0, 12))] = draw(st.sampled_from(_TOKENS))
+            case "cut":
+                del frame[at:]
+            case "drop":
+                del frame[at : at + draw(st.integers(1, 20))]
+            case "double":
+                frame[at:at] = frame[at : at + draw(st.integers(1, 40))]
+            case _:
+                digits = [index for index, byte in enumerate(frame) if chr(byte).isdecimal()]
+                if digits:
+                    frame[draw(st.sampled_from(digits))] = draw(st.sampled_from(b"0123456789"))
+    return bytes(frame)
