@@ -124,7 +124,8 @@ static inline int64_t mdring_merge_work(mdring_merge *merge) {
         uint64_t length = mdring_group_length(source);
         if (length == 0 || length > merge->tape.slot_count / 2) return -1 - (int64_t)(source - merge->sources);
         if (count > 0 && count + length > merge->max_batch) break;
-        if (count == 0) stamp = mdring_clock_ns(CLOCK_REALTIME);
+        /* A group may have come after the batch was begun. */
+        if (count == 0 || source->head_key > stamp) stamp = mdring_clock_ns(CLOCK_REALTIME);
         if (!mdring_take_group(merge, source, length, first + count, first, stamp))
             return -1 - (int64_t)(source - merge->sources);
         count += length;
