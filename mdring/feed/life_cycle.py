@@ -64,6 +64,11 @@ class LifeCycle:
         """When market data came last, CLOCK_MONOTONIC; 0 if none has yet on the current session."""
         return 0 if self._session is None else self._session.last_data_ns
 
+    @property
+    def is_healthy(self) -> bool:
+        """Whether data has flowed on the current session for the healthy period."""
+        return self._session is not None and self._session.is_healthy
+
     async def run(self) -> None:
         """Keep the connection up until cancelled, or until the attempts are exhausted."""
         reason = Reason.STARTED

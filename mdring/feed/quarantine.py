@@ -35,11 +35,13 @@ class Quarantine:
         self.path = path
         self.older_path = path.with_suffix(f".1{path.suffix}")
         self._max_file_bytes = max_bytes // 2
+        # JSON may take six bytes for one; a line with detail and payload must fit into a file.
+        self._keep_bytes = min(MAX_PAYLOAD_BYTES, max_bytes // 32)
         self._complained = False
 
     def keep(self, ts_ns: int, reason: Reason, detail: str, source: str, payload: bytes | memoryview) -> None:
         """Write one line."""
-        line = _line(ts_ns, reason, detail, source, payload)
+        line = _line(ts_ns, reason, detail, source, payload, self._keep_bytes)
         try:
             self._make_room(len(line))
             with self.path.open("ab") as file:
@@ -59,10 +61,15 @@ class Quarantine:
             self.path.replace(self.older_path)
 
 
-def _line(ts_ns: int, reason: Reason, detail: str, source: str, payload: bytes | memoryview) -> bytes:
-    kept = bytes(payload[:MAX_PAYLOAD_BYTES])
-    line: dict[str, Any] = {"ts": ts_ns, "reason": reason.name, "detail": detail[:MAX_PAYLOAD_BYTES], "source": source,
-                            "bytes": len(payload)}  # fmt: skip
+def _line(ts_ns: int, reason: Reason, detail: str, source: str, payload: bytes | memoryview, keep_bytes: int) -> bytes:
+    kept = bytes(payload[:keep_bytes])
+    line: dict[str, Any] = {
+        "ts": ts_ns,
+        "reason": reason.name,
+        "detail": detail[:keep_bytes].encode(errors="replace").decode(),
+        "source": source[:keep_bytes],
+        "bytes": len(payload),
+    }
     try:
         line["text"] = kept.decode()
     except UnicodeDecodeError:

@@ -185,6 +185,7 @@ class Session:
     def acknowledge(self, ack: str) -> None:
         """The answer to a frame has come."""
         self._watchdog.on_acknowledged(time.monotonic_ns(), ack)
+        self._changed.set()
 
     def reconnect(self, reason: Reason, detail: str) -> None:
         """End and be opened anew; if the venue has announced its end, a replacement is opened first."""

@@ -64,7 +64,11 @@ class ConnectionStates:
             for channel in self._channels[connection]:
                 _stage(emit, channel, announcement)
         worst = self._worst()
-        if len(self._channels) == 1 or self._told is None or worst.state is not self._told.state:
+        if (
+            self._told is None
+            or worst.state is not self._told.state
+            or (len(self._channels) == 1 and worst != self._told)
+        ):
             _stage(emit, self._venue_channel, worst)
         emit.end()
         self._show(worst)

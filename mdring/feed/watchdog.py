@@ -104,12 +104,12 @@ class Watchdog:
         return Verdict(Reason.NO_DATA, f"no first data for {_ms(self._settings.first_data_ns)}")
 
     def next_look_ns(self, now_ns: int) -> int:
-        """When something may be due next. Look earlier after ``on_sent``, ``replace_at`` and the first data."""
+        """When something may be due next. Look again after every call, and after the first data; what else comes
+        only puts things off."""
         due = [self._data_late_ns(), *self._acks.values()]
+        due.append(max(self.last_heard_ns, self._ping_sent_ns) + self._settings.ping_interval_ns)
         if self._awaits_pong():
             due.append(self._ping_sent_ns + self._settings.pong_ns)
-        else:
-            due.append(self.last_heard_ns + self._settings.ping_interval_ns)
         if self._replace_at_ns:
             due.append(self._replace_at_ns)
         if self.last_data_ns and not self.is_healthy():

@@ -106,7 +106,7 @@ class Worker:
         )  # fmt: skip
         self._tls = _tls(venue)
         self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
-        self._lives: list[LifeCycle] = []
+        self.lives: list[LifeCycle] = []
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -125,10 +125,15 @@ class Worker:
                 raise _Stopped
         except* _Stopped:
             pass
-        for life in self._lives:
+        for life in self.lives:
             await _briefly(life.wait_closed())
         await _briefly(self._client.close())
         self._beat()
+
+    def close(self) -> None:
+        """Give the segments up to a successor."""
+        for mapped in (self._ring, self._store, self.counters.segment):
+            mapped.close()
 
     def _begin(self) -> None:
         """Say that we are here; after a predecessor, that no book of its can be relied on."""
@@ -164,7 +169,7 @@ class Worker:
         _quiet_garbage_collector()
         for connection in connections:
             life = self._life_cycle(connection, limits)
-            self._lives.append(life)
+            self.lives.append(life)
             tasks.create_task(life.run(), name=f"connection {connection.connection}")
 
     async def _bind(self, infos: Mapping[str, InstrumentInfo]) -> dict[str, Channel]:
@@ -222,9 +227,9 @@ class Worker:
         self.driver.announce(BEFORE_CONNECTIONS, Announcement(state, reason, detail=detail))
 
     def _shut_down(self) -> None:
-        for life in self._lives:
+        for life in self.lives:
             life.shut_down()
-        if not self._lives:
+        if not self.lives:
             self._announce(State.DISCONNECTED, Reason.SHUTDOWN)
 
     async def _pulse(self) -> None:
@@ -238,9 +243,9 @@ class Worker:
             self.driver.end_loss()
         self.publisher.save_channels()
         self.driver.publish_counts()
-        if self._lives:
-            self.counters.store(Counter.BREAKER, max(life.breaker.state for life in self._lives))
-            last_data_ns = max(life.last_data_ns for life in self._lives)
+        if self.lives:
+            self.counters.store(Counter.BREAKER, max(life.breaker.state for life in self.lives))
+            last_data_ns = max(life.last_data_ns for life in self.lives)
             if last_data_ns:
                 self.counters.store(Counter.LAST_DATA_NS, time.time_ns() - (time.monotonic_ns() - last_data_ns))
         self.counters.heartbeat()
