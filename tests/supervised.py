@@ -1,6 +1,6 @@
 """A supervisor in a process of its own, over children that do as a test wants.
 
-``python tests/supervised.py supervisor …`` is the supervisor, ``python tests/supervised.py child …`` a child that
+``python -m tests.supervised supervisor …`` is the supervisor, ``python -m tests.supervised child …`` a child that
 stands for the sequencer, a worker or the emulator: it keeps the rules of a child (dies with its parent, beats,
 stops at SIGTERM) but for the one that its behaviour breaks. Tests use ``Supervised`` and ``child_command``.
 """
@@ -42,6 +42,9 @@ from mdring.run import RunFolder
 from mdring.supervisor_child import Commands
 from tests.runs import attach_ring
 
+REPOSITORY = Path(__file__).parents[1]
+THIS_MODULE = (sys.executable, "-P", "-m", "tests.supervised")
+
 WATCHDOG_S = 60.0
 """How long a test waits for what must happen; only a hang takes so long."""
 
@@ -57,7 +60,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> None:
 def child_command(role: str, behaviour: str = "good") -> tuple[str, ...]:
     """The command line of a child that behaves so; see ``_Child.run``."""
     literal = behaviour.replace("{", "{{").replace("}", "}}")
-    script = (sys.executable, __file__, "child", role, literal, "--run-folder", "{run_folder}", "--parent", "{parent}")
+    script = (*THIS_MODULE, "child", role, literal, "--run-folder", "{run_folder}", "--parent", "{parent}")
     match role:
         case "worker":
             return (*script, "--venue", "{venue}", "--control-fd", "{control_fd}")
@@ -101,14 +104,8 @@ class Supervised:
         self.folder = RunFolder(Path(config.run.directory) / (name or config.run.name))
         children = commands() if children is None else children
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                "supervisor",
-                to_json(config).decode(),
-                json.dumps(asdict(children)),
-                *arguments,
-            ],
+            [*THIS_MODULE, "supervisor", to_json(config).decode(), json.dumps(asdict(children)), *arguments],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},  # mdring is installed, its tests are not
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
