@@ -52,8 +52,11 @@ class ChannelStore:
         return cls(mapped)
 
     def restore(self, ring: segment.Segment) -> None:
-        """Take into account what the ring holds that was not saved; its writer must have resumed already."""
-        np.maximum(self._last, _scan(ring, self._count), out=self._last)
+        """Save what the ring holds that was not saved; its writer must have resumed already."""
+        found = _scan(ring, self._count)
+        for index in np.flatnonzero(found > self._last):
+            self._words.store(index, int(found[index]))
+        np.maximum(self._last, found, out=self._last)
 
     def last(self, instrument_id: int, data_type: DataType) -> int:
         """The last channel_seq published so far: by predecessors, or up to the last save."""
