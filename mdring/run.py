@@ -9,6 +9,7 @@ Every process of a run finds its segments by these names; nothing else in mdring
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -93,6 +94,33 @@ class RunFolder:
         return msgspec.json.decode(self.info.read_bytes(), type=RunInfo)
 
 
+class RunError(Exception):
+    """A run cannot be read; the message says which, why, and what to do."""
+
+
+class RunNotFound(RunError):
+    """There is no such run, or none at all, or more than one and no name was given."""
+
+
 def list_runs(directory: Path = RUNS_DIRECTORY) -> list[RunFolder]:
     """The runs below a directory whose ``run.json`` is there, living or not, by name."""
     return sorted((RunFolder(info.parent) for info in directory.glob("*/run.json")), key=lambda run: run.name)
+
+
+def find_run(name: str | None, directory: Path = RUNS_DIRECTORY, wait_s: float = 0.0) -> RunFolder:
+    """The run called ``name``, or the only one there is (living ones first). Raises RunNotFound after ``wait_s``."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        runs = [run for run in list_runs(directory) if name is None or run.name == name]
+        if len(runs) > 1:
+            runs = [run for run in runs if run.alive()] or runs
+        if len(runs) == 1:
+            return runs[0]
+        if runs:
+            raise RunNotFound(f"several runs are up: {', '.join(run.name for run in runs)}; name the one you want")
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.02)
+    others = ", ".join(run.name for run in list_runs(directory)) or "none"
+    what = "no run is up" if name is None else f"no run {name!r} is up (up: {others})"
+    raise RunNotFound(f"{what} in {directory}; start one, for example with: bin/supervisor --demo")

@@ -12,6 +12,7 @@ Runs in every process. ``segment.py`` makes the mappings::
         writer.publish(records)
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport uint8_t, uint64_t
@@ -26,8 +27,11 @@ cdef extern from "wait.h":
         MDRING_IDLE_BLOCK
     uint64_t mdring_clock_ns(int clock) nogil
     bint mdring_wait(const mdring_ring *, uint64_t, mdring_idle, uint64_t, uint64_t) nogil
-    void mdring_futex_wait(uint64_t *, uint64_t, uint64_t) nogil
+    bint mdring_futex_wait(uint64_t *, uint64_t, uint64_t) nogil
     void mdring_futex_wake_all(uint64_t *) nogil
+    bint mdring_futex_wait_any(uint64_t **, const uint64_t *, unsigned int, uint64_t) nogil
+    enum:
+        MDRING_MAX_WAITERS
 
 cdef extern from "time.h":
     enum:
@@ -63,6 +67,33 @@ cdef int _check(Words words, Py_ssize_t index, bint write) except -1:
     return 0
 
 
+def wait_any(list words, uint64_t timeout_ns):
+    """Sleep until one of several words changes: a list of (Words, index, seen value), at most 128.
+
+    The low halves are compared. Returns at the time-out, too, and at once if a signal comes. Raises ValueError, and
+    OSError where the kernel (before Linux 5.16) cannot wait for several words.
+    """
+    cdef uint64_t *addresses[MDRING_MAX_WAITERS]
+    cdef uint64_t seen[MDRING_MAX_WAITERS]
+    cdef unsigned int count = 0
+    cdef Words one
+    cdef bint able
+    if not 1 <= len(words) <= MDRING_MAX_WAITERS:
+        raise ValueError(f"1..{MDRING_MAX_WAITERS} words, not {len(words)}")
+    for one, index, value in words:
+        _check(one, index, False)
+        addresses[count] = one.words + <Py_ssize_t>index
+        seen[count] = value
+        count += 1
+    with nogil:
+        able = mdring_futex_wait_any(addresses, seen, count, timeout_ns)
+    if not able:
+        raise OSError("this kernel cannot wait for several words (futex_waitv needs Linux 5.16)")
+
+
+# The classes hold buffers and arrays of numbers, hence never close a reference cycle. The garbage collector must not
+# look into them: clearing one that hangs on a cycle, it would forget a view's object without releasing the view.
+@cython.no_gc
 cdef class Words:
     """Atomic 64-bit words in a mapped segment: one writing process, any number of readers."""
 
@@ -118,11 +149,21 @@ cdef class Words:
         mdring_histogram_record(self.words + index, <uint64_t>max(nanoseconds, 0))
 
     def wait(self, Py_ssize_t index, uint64_t seen, uint64_t timeout_ns):
-        """Sleep while the low half of word ``index`` equals that of ``seen``, at most ``timeout_ns``."""
+        """Sleep until ``wake``, or while the low half of word ``index`` equals that of ``seen``, at most ``timeout_ns``.
+
+        Signals interrupt it at once: their Python handlers run, and what they raise is raised here.
+        """
+        cdef uint64_t waited = 0, slice_ns, start = mdring_clock_ns(CLOCK_MONOTONIC)
+        cdef bint woken
         _check(self, index, False)
-        with nogil:
-            mdring_futex_wait(self.words + index, seen, timeout_ns)
-        PyErr_CheckSignals()
+        while waited < timeout_ns:
+            slice_ns = min(timeout_ns - waited, SIGNAL_SLICE_BLOCK_NS)
+            with nogil:
+                woken = mdring_futex_wait(self.words + index, seen, slice_ns)
+            if woken:
+                return
+            PyErr_CheckSignals()
+            waited = mdring_clock_ns(CLOCK_MONOTONIC) - start
 
     def wake(self, Py_ssize_t index):
         """Wake every process that waits on word ``index``."""
@@ -152,6 +193,7 @@ cdef int _map_ring(object buffer, bint writable, Py_buffer *view, mdring_ring *r
     return 0
 
 
+@cython.no_gc
 cdef class Writer:
     """The only writer of a ring. Opening it resumes: finishes what a killed predecessor published, erases the rest."""
 
@@ -232,6 +274,7 @@ cdef class Writer:
             mdring_futex_wake_all(self.ring.cursor)
 
 
+@cython.no_gc
 cdef class Reader:
     """One reader's place in a ring. It only loads, so any number of them share a read-only mapping."""
 

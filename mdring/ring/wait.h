@@ -33,9 +33,12 @@ static inline struct timespec mdring_timespec(uint64_t ns) {
 /* The 32-bit word that FUTEX_WAIT compares: the low half of a little-endian 64-bit word. */
 static inline uint32_t *mdring_futex_word(uint64_t *word) { return (uint32_t *)word; }
 
-static inline void mdring_futex_wait(uint64_t *word, uint64_t seen, uint64_t timeout_ns) {
+/* Sleep while the word is what was seen; true if it was woken or the word differs, false after `timeout_ns`, or when
+ * a signal came. */
+static inline bool mdring_futex_wait(uint64_t *word, uint64_t seen, uint64_t timeout_ns) {
     struct timespec timeout = mdring_timespec(timeout_ns);
-    syscall(SYS_futex, mdring_futex_word(word), FUTEX_WAIT, (uint32_t)seen, &timeout, NULL, 0);
+    return syscall(SYS_futex, mdring_futex_word(word), FUTEX_WAIT, (uint32_t)seen, &timeout, NULL, 0) == 0 ||
+           errno == EAGAIN;
 }
 
 static inline void mdring_futex_wake_all(uint64_t *word) {
