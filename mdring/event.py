@@ -1,0 +1,211 @@
+"""Records as objects, for code that takes one at a time: what a strategy's callbacks get.
+
+Integers are exact and scaled, as in the record; ``*_decimal`` is exact, too; ``*_float`` is the nearest double. ::
+
+    for trade in trades_of(batch, tape.instruments):
+        trade.price, trade.price_decimal, trade.price_float  # 7012345, Decimal('70123.45'), 70123.45
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from mdring.instrument import Instrument, InstrumentTable
+from mdring.record import BBO, STATUS, TRADE, UNDEFINED_PRICE, Aggressor, DataType, Flags, Reason, State
+
+
+def to_float(scaled: int, exponent: int) -> float:
+    """The double nearest to ``scaled * 10 ** exponent``."""
+    # Integers divide with correct rounding; multiplying by a power of ten as a double would round twice.
+    return scaled / 10**-exponent if exponent < 0 else float(scaled * 10**exponent)
+
+
+class Event(Struct, frozen=True, gc=False):
+    """What all records have; the fields are those of RECORD."""
+
+    seq: int
+    ts_event: int
+    ts_recv: int
+    ts_seq: int
+    instrument_id: int
+    venue_id: int
+    flags: int
+    channel_seq: int
+    venue_seq: int
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it is part of an image, not a change."""
+        return bool(self.flags & Flags.SNAPSHOT)
+
+
+class Trade(Event, frozen=True, gc=False):
+    """A trade."""
+
+    aggressor: int
+    price: int
+    size: int
+    trade_id: int
+    trade_id_high: int
+    trade_id_format: int
+    trade_count: int
+    instrument: Instrument
+
+    @property
+    def price_decimal(self) -> Decimal:
+        """The price, exactly."""
+        return Decimal(self.price).scaleb(self.instrument.price_exponent)
+
+    @property
+    def price_float(self) -> float:
+        """The double nearest to the price."""
+        return to_float(self.price, self.instrument.price_exponent)
+
+    @property
+    def size_decimal(self) -> Decimal:
+        """The size, exactly."""
+        return self.instrument.size(self.size)
+
+    @property
+    def size_float(self) -> float:
+        """The double nearest to the size."""
+        return to_float(self.size, self.instrument.size_exponent)
+
+    @property
+    def is_buy(self) -> bool:
+        """Whether the buyer crossed the spread."""
+        return self.aggressor == Aggressor.BUY
+
+
+class Bbo(Event, frozen=True, gc=False):
+    """A best bid and ask. An empty side has UNDEFINED_PRICE and size 0; its Decimal and float prices are None."""
+
+    bid_price: int
+    bid_size: int
+    ask_price: int
+    ask_size: int
+    instrument: Instrument
+
+    @property
+    def bid_price_decimal(self) -> Decimal | None:
+        """The best bid, exactly."""
+        return self.instrument.price(self.bid_price)
+
+    @property
+    def ask_price_decimal(self) -> Decimal | None:
+        """The best ask, exactly."""
+        return self.instrument.price(self.ask_price)
+
+    @property
+    def bid_price_float(self) -> float | None:
+        """The double nearest to the best bid."""
+        undefined = self.bid_price == UNDEFINED_PRICE
+        return None if undefined else to_float(self.bid_price, self.instrument.price_exponent)
+
+    @property
+    def ask_price_float(self) -> float | None:
+        """The double nearest to the best ask."""
+        undefined = self.ask_price == UNDEFINED_PRICE
+        return None if undefined else to_float(self.ask_price, self.instrument.price_exponent)
+
+    @property
+    def bid_size_decimal(self) -> Decimal:
+        """The size at the best bid, exactly."""
+        return self.instrument.size(self.bid_size)
+
+    @property
+    def ask_size_decimal(self) -> Decimal:
+        """The size at the best ask, exactly."""
+        return self.instrument.size(self.ask_size)
+
+
+class Status(Event, frozen=True, gc=False):
+    """A change of state of a venue (``instrument`` None) or of an instrument."""
+
+    state_code: int
+    reason_code: int
+    data_type_code: int
+    count: int
+    expected: int
+    found: int
+    detail_bytes: bytes
+    instrument: Instrument | None
+
+    @property
+    def state(self) -> State:
+        """The state that begins."""
+        return State(self.state_code)
+
+    @property
+    def reason(self) -> Reason:
+        """Why."""
+        return Reason(self.reason_code)
+
+    @property
+    def data_type(self) -> DataType:
+        """What it concerns; STATUS if all."""
+        return DataType(self.data_type_code)
+
+    @property
+    def detail(self) -> str:
+        """What else there is to say."""
+        return self.detail_bytes.decode(errors="replace")
+
+
+def _columns(view: np.dtype[np.void], *names: str) -> np.dtype[np.void]:
+    """The dtype of some fields of a view, in this order, in place."""
+    fields = view.fields
+    assert fields is not None
+    return np.dtype(
+        {
+            "names": list(names),
+            "formats": [fields[name][0] for name in names],
+            "offsets": [fields[name][1] for name in names],
+            "itemsize": view.itemsize,
+        }
+    )
+
+
+_COMMON: Final = (
+    "seq", "ts_event", "ts_recv", "ts_seq", "instrument_id", "venue_id", "flags", "channel_seq", "venue_seq"
+)  # fmt: skip
+_TRADE_COLUMNS: Final = _columns(
+    TRADE, *_COMMON, "aggressor", "price", "size", "trade_id", "trade_id_high", "trade_id_format", "trade_count"
+)
+_BBO_COLUMNS: Final = _columns(BBO, *_COMMON, "bid_price", "bid_size", "ask_price", "ask_size")
+_STATUS_COLUMNS: Final = _columns(
+    STATUS, *_COMMON, "state", "reason", "data_type", "count", "expected", "found", "detail"
+)
+_INSTRUMENT_ID: Final = _COMMON.index("instrument_id")
+EventType = TypeVar("EventType", bound=Event)
+
+
+def trades_of(trades: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Trade]:
+    """TRADE records as objects."""
+    return _events(trades.view(_TRADE_COLUMNS), instruments, Trade)
+
+
+def bbos_of(bbos: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Bbo]:
+    """BBO records as objects."""
+    return _events(bbos.view(_BBO_COLUMNS), instruments, Bbo)
+
+
+def statuses_of(statuses: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Status]:
+    """STATUS records as objects."""
+    return _events(statuses.view(_STATUS_COLUMNS), instruments, Status)
+
+
+def _events(
+    rows: npt.NDArray[np.void], instruments: InstrumentTable, make: Callable[..., EventType]
+) -> Iterator[EventType]:
+    by_id = instruments.by_id
+    row: tuple[Any, ...]
+    for row in rows.tolist():
+        instrument_id = row[_INSTRUMENT_ID]
+        yield make(*row, by_id(instrument_id) if instrument_id else None)
