@@ -25,6 +25,7 @@ from mdring.cli.output import make_console, print_json
 from mdring.cli.run_sample import ProcessSample, RunSample, take_sample
 from mdring.cli.stat_view import render, state_name
 from mdring.counters import Counter, quantiles_of
+from mdring.ring.segment import SegmentNotFound
 from mdring.run import RunFolder
 
 
@@ -118,5 +119,5 @@ def _views(folder: RunFolder, interval_s: float, count: int | None) -> Iterator[
 def _look(folder: RunFolder) -> RunSample:
     try:
         return take_sample(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, SegmentNotFound):
         raise CommandFailed(f"run '{folder.name}' is gone from {folder.path.parent}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -173,7 +172,7 @@ def _errors(now: RunSample) -> Table:
 
 
 def _table(*columns: str, title: str) -> Table:
-    return Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(*columns, title=f"\n{title}", title_justify="left", box=None, padding=(0, 2, 0, 0))
 
 
 def _cpu(before: RunSample, now: RunSample, name: str) -> str:

@@ -80,7 +80,7 @@ class TestView:
         assert rates(before, now, "worker-binance")[Counter.RECORDS] == 0
 
     def test_shows_state_books_and_losses(self, busy_run: BusyRun) -> None:
-        flow, trouble = (line for line in shown_once(busy_run).splitlines() if line.startswith(" binance "))
+        flow, trouble = (line for line in shown_once(busy_run).splitlines() if line.startswith("binance "))
         assert " connected " in flow
         assert " 1/2 " in flow
         assert trouble.split() == ["binance", "2", "5", "6", "7", "11", "0", "0", "0"]
