@@ -158,6 +158,8 @@ class TestTheShippedFile:
         defaults: dict[str, Any] = msgspec.to_builtins(Config())
         del defaults["venues"]
         del defaults["sequencer"]["cpu"]  # absent means any
+        del defaults["run"]["directory"]  # absent means what the environment says
+        assert '# directory = "/dev/shm/mdring" ' in SHIPPED.read_text()
         assert document == defaults
         venue_defaults = msgspec.to_builtins(configuration.VenueConfig(id="binance", adapter="binance"))
         for absent in ("websocket_url", "rest_url", "ca_file", "cpu", "options", "subscriptions"):

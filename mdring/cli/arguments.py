@@ -44,7 +44,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=RUNS_DIRECTORY,
         metavar="DIR",
-        help="run.directory of the configuration (%(default)s)",
+        help="run.directory of the configuration, by default $MDRING_DIRECTORY, else /dev/shm/mdring (now %(default)s)",
     )
 
 
