@@ -55,7 +55,7 @@ class ChannelStore:
         """Save what the ring holds that was not saved; its writer must have resumed already."""
         found = _scan(ring, self._count)
         for index in np.flatnonzero(found > self._last):
-            self._words.store(index, int(found[index]))
+            self._words.store(int(index), int(found[index]))
         np.maximum(self._last, found, out=self._last)
 
     def last(self, instrument_id: int, data_type: DataType) -> int:
