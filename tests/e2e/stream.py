@@ -83,13 +83,16 @@ class StreamChecker:
             raise AssertionError(f"seq {batch['seq'][at]} stands where {due[at]} is due")
 
     def _check_groups(self, batch: Records) -> None:
-        """Groups are whole, and of one venue and one instant: nothing was put between their records."""
+        """Groups are whole, and of one venue, one instant and one kind of data: nothing was put between their records."""
         last = (batch["flags"] & Flags.LAST) != 0
         assert last[-1], f"the batch that ends at seq {batch['seq'][-1]} ends inside an event group"
         inside = ~last[:-1]
         for field in ("venue_id", "ts_recv"):
             mixed = np.flatnonzero(inside & (batch[field][1:] != batch[field][:-1]))
             assert not len(mixed), f"{field} changes inside the event group of seq {batch['seq'][mixed[0]]}"
+        data_types = _DATA_TYPES[batch["kind"]]
+        mixed = np.flatnonzero(inside & (data_types[1:] != data_types[:-1]) & (data_types[:-1] != DataType.STATUS))
+        assert not len(mixed), f"other data follow inside the event group of seq {batch['seq'][mixed[0]]}"
 
     def _check_channels(self, batch: Records) -> None:
         """channel_seq rises by exactly 1 per (venue, instrument, data type)."""

@@ -102,7 +102,7 @@ OF_ANY_STREAM: dict[str, Tampering] = {
     "channel_seq is one too high": lambda r: altered(r, where(r, Kind.TRADE), "channel_seq", 1),
     "channel_seq is one too low": lambda r: altered(r, where(r, Kind.LEVEL), "channel_seq", -1),
     "a group never ends": lambda r: altered(r, len(r) - 1, "flags", -1),
-    "two groups are one": lambda r: altered(r, where(r, Kind.TRADE, Flags.LAST), "flags", -1),
+    "two groups are one": lambda r: altered(r, before_a_quote(r), "flags", -1),
     "another venue in a group": lambda r: altered(r, where(r, Kind.LEVEL), "venue_id", 1),
     "a record of no instrument": lambda r: altered(r, where(r, Kind.TRADE), "instrument_id", -1),
     "sequenced before it was received": lambda r: altered(r, where(r, Kind.BBO), "ts_seq", -(10**15)),
@@ -152,6 +152,12 @@ def without_statuses(records: Records, data_type: DataType) -> Records:
     """Nothing is told of these data."""
     statuses = records.view(STATUS)
     return np.delete(records, np.flatnonzero((records["kind"] == Kind.STATUS) & (statuses["data_type"] == data_type)))
+
+
+def before_a_quote(records: Records) -> int:
+    """Index of a trade that a quote follows."""
+    kinds = records["kind"]
+    return int(np.flatnonzero((kinds[:-1] == Kind.TRADE) & (kinds[1:] == Kind.BBO))[-1])
 
 
 def unforced_clears(records: Records) -> npt.NDArray[np.bool_]:
