@@ -27,16 +27,7 @@ The package in the order in which data flows through it:
 =====================  ======================================================================================
 """
 
-from mdring.consumer import (
-    Batch,
-    Consumer,
-    RunEnded,
-    RunError,
-    RunNotFound,
-    Statistics,
-    UnknownInstrument,
-    attach,
-)
+from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
 from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
 from mdring.record import (
     BBO,
@@ -57,6 +48,8 @@ from mdring.record import (
     trade_id,
 )
 from mdring.ring.segment import LayoutMismatch
+from mdring.run import RunError, RunNotFound
+from mdring.selection import UnknownInstrument
 
 __version__ = "0.1.0"
 

@@ -10,12 +10,20 @@ A consumer registers nothing and can only load, so it neither slows nor corrupts
 
 A batch holds whole event groups, in the order of ``seq`` that all consumers see. What a consumer was too slow
 for is counted exactly in ``lost``: ``seq`` then jumps by that much (a filter makes it jump, too, without loss).
+
+With ``books=``, the consumer joins with complete books of the chosen instruments at a stated seq and keeps them
+in step with the batches it delivers, through laps, too::
+
+    with mdring.attach("demo", books=["BTC-USDT"]) as tape:
+        for batch in tape:
+            print(tape.book("BTC-USDT").best_bid)
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -24,35 +32,35 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from mdring import delivery
+from mdring.book import Book, BookSet
+from mdring.cursor_watch import cursor_watch
+from mdring.delivery import DELIVERIES, Delivery
 from mdring.instrument import Instrument, InstrumentTable
+from mdring.named_consumer import NamedConsumer
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, RECORD, Flags, Kind, offset_of
 from mdring.ring import segment
-from mdring.ring.idle import IdleStrategy, idle_strategy
-from mdring.ring.segment import LayoutMismatch, RunState, SegmentError, SegmentNotFound
-from mdring.run import RUNS_DIRECTORY, RunFolder, RunInfo, list_runs
+from mdring.ring._ring import Reader
+from mdring.ring.idle import idle_strategy
+from mdring.ring.segment import RunState, SegmentNotFound
+from mdring.run import RUNS_DIRECTORY, RunError, RunFolder, RunInfo, RunNotFound, find_run
+from mdring.selection import BOOK_KINDS, Selection, UnknownInstrument
 
 Batch = npt.NDArray[np.void]
 """A structured array of RECORD."""
 
+Start = Literal["tail", "oldest"] | int
+Patterns = Iterable[str] | bool
+"""Names or patterns of instruments; True: all."""
+
 _BATCH_RECORDS: Final = 4096
 _CHECK_INTERVAL_NS: Final = 500_000_000  # between two looks at whether the run still lives, while nothing comes
-_ALL_KINDS: Final = (1 << 64) - 1
-
-
-class RunError(Exception):
-    """A run cannot be read; the message says which, why, and what to do."""
-
-
-class RunNotFound(RunError):
-    """There is no such run, or none at all, or more than one and no name was given."""
+_CURSOR_WORD: Final = 0  # of the tape's writer block
+_MAX_POLLS: Final = 64  # of one conflated batch, so that it ends under a writer that never pauses
 
 
 class RunEnded(RunError):
     """The run was not closed in order: its supervisor died, or another one replaced it. ``reattach`` continues."""
-
-
-class UnknownInstrument(RunError):
-    """No instrument of the run has such a name."""
 
 
 class Statistics(Struct, frozen=True):
@@ -67,71 +75,91 @@ class Statistics(Struct, frozen=True):
 
 
 def attach(
-    name: str | None = None,
+    run: str | None = None,
     *,
     instruments: Iterable[str] | None = None,
     kinds: Iterable[Kind] | None = None,
-    start: Literal["tail", "oldest"] | int = "tail",
+    start: Start = "tail",
+    books: Patterns | None = None,
+    delivery: Delivery = "every",
+    interval_s: float = 0.1,
+    conflate_trades: bool = False,
     idle: str = "block",
+    name: str | None = None,
     directory: str | Path = RUNS_DIRECTORY,
     wait_s: float = 0.0,
 ) -> Consumer:
     """Attach to the tape of a run.
 
-    ``name``: the run; may be left out if there is only one. ``instruments``: names or patterns, each
+    ``run``: its name; may be left out if there is only one. ``instruments``: names or patterns, each
     ``[venue:]name`` where name is the venue's instrument or the canonical symbol and ``*`` is wild; instruments
     that join later are followed. ``kinds``: the wanted kinds. Records of the whole venue (instrument_id 0) pass
     every instrument filter. ``start``: "tail" for what comes from now on, "oldest" for all the tape still has, or
-    the seq to begin with. ``idle``: an idle strategy ("spin", "yield", "backoff", "block"). ``wait_s``: how long to
+    the seq to begin with. ``books``: instruments whose books to join with and to keep, by names or patterns, or
+    True for all; the stream then begins right after the seq at which the books are true, whatever ``start`` says.
+    ``delivery``: "every" record; "conflated" to the newest state per poll; "sampled", conflated once in
+    ``interval_s``. Trades are never conflated unless ``conflate_trades``. ``idle``: an idle strategy ("spin",
+    "yield", "backoff", "block"). ``name``: makes the consumer visible in ``mdring stat``. ``wait_s``: how long to
     wait for the run and for the named instruments to appear.
 
-    Raises RunNotFound, UnknownInstrument, LayoutMismatch, ValueError.
+    Raises RunNotFound, UnknownInstrument, LayoutMismatch, JoinError, ValueError.
     """
-    folder = _find_run(name, Path(directory), wait_s)
-    consumer = Consumer(folder, kinds=kinds, start=start, idle=idle_strategy(idle))
-    if instruments is not None:
-        consumer.select(instruments, wait_s=wait_s)
-    return consumer
-
-
-def _find_run(name: str | None, directory: Path, wait_s: float) -> RunFolder:
-    deadline = time.monotonic() + wait_s
-    while True:
-        runs = [run for run in list_runs(directory) if name is None or run.name == name]
-        if len(runs) > 1:
-            runs = [run for run in runs if run.alive()] or runs
-        if len(runs) == 1:
-            return runs[0]
-        if runs:
-            raise RunNotFound(f"several runs are up: {', '.join(run.name for run in runs)}; name the one you want")
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(0.02)
-    others = ", ".join(run.name for run in list_runs(directory)) or "none"
-    what = "no run is up" if name is None else f"no run {name!r} is up (up: {others})"
-    raise RunNotFound(f"{what} in {directory}; start one, for example with: bin/supervisor --demo")
+    return Consumer(
+        find_run(run, Path(directory), wait_s),
+        Selection(kinds, instruments),
+        start=start,
+        books=None if books is None or books is False else Selection(BOOK_KINDS, None if books is True else books),
+        delivery=delivery,
+        interval_s=interval_s,
+        conflate_trades=conflate_trades,
+        idle=idle,
+        name=name,
+        wait_s=wait_s,
+    )
 
 
 class Consumer:
-    """A place on the tape of a run; made by ``attach``. Not thread-safe: one consumer per thread."""
+    """A place on the tape of a run; made by ``attach``. Not thread-safe: one consumer per thread.
+
+    ``instruments`` is the run's instrument table; ``books`` are the kept books by instrument id, None without.
+    """
 
     def __init__(
         self,
         folder: RunFolder,
+        selection: Selection,
         *,
-        kinds: Iterable[Kind] | None = None,
-        start: Literal["tail", "oldest"] | int = "tail",
-        idle: IdleStrategy,
+        start: Start = "tail",
+        books: Selection | None = None,
+        delivery: Delivery = "every",
+        interval_s: float = 0.1,
+        conflate_trades: bool = False,
+        idle: str = "block",
+        name: str | None = None,
+        wait_s: float = 0.0,
     ) -> None:
+        if delivery not in DELIVERIES:
+            raise ValueError(f"delivery is one of {', '.join(DELIVERIES)}, not {delivery!r}")
         self._folder = folder
-        self._idle = idle
-        self._kinds = None if kinds is None else frozenset(Kind(kind) for kind in kinds)
-        self._patterns: tuple[str, ...] | None = None
+        self._idle = idle_strategy(idle)
+        self._selection = selection
+        self._book_selection = books
+        # What the native filter lets through: books need records that the user may not have asked for.
+        self._needed = selection if books is None else selection.union(books)
+        self._delivery = delivery
+        self._conflate_trades = conflate_trades
+        self._interval_ns = int(interval_s * 1e9) if delivery == "sampled" else 0
+        self._due_ns = 0
+        self._pending: Batch = np.zeros(0, dtype=RECORD)
         self._batch: Batch = np.zeros(_BATCH_RECORDS, dtype=RECORD)
-        self._records = self._polls = self._lost_before = self._laps_before = 0
-        self._open(start)
+        self._records = self._polls = self._lost_before = self._laps_before = self._laps_seen = 0
+        self.books: BookSet | None = None
+        self._named: NamedConsumer | None = None
+        self._open(start, wait_s)
+        if name is not None:
+            self._named = NamedConsumer(folder, name, self._info.run_id)
 
-    def _open(self, start: Literal["tail", "oldest"] | int) -> None:
+    def _open(self, start: Start, wait_s: float = 0.0) -> None:
         try:
             self._info = self._folder.read_info()
             self.instruments = InstrumentTable.attach(self._folder.instruments)
@@ -140,73 +168,83 @@ class Consumer:
             )
         except (FileNotFoundError, SegmentNotFound) as error:
             raise RunNotFound(f"run {self._folder.name!r} is going up or down just now: {error}") from error
-        self._reader = self._segment.reader(
-            flags_offset=offset_of("flags"), last_flag=int(Flags.LAST), position=self._position_of(start)
-        )
-        if start == "oldest":
-            self._reader = self._segment.reader(
-                flags_offset=offset_of("flags"), last_flag=int(Flags.LAST), position=self._reader.oldest()
-            )
-        self._wanted: npt.NDArray[np.uint8] | None = None
-        self._apply_filter()
+        for selection in (self._selection, self._book_selection):
+            if selection is not None:
+                selection.require(self.instruments, wait_s)
+        self._read_from(self._join() if self._book_selection is not None else self._position_of(start))
 
-    def _position_of(self, start: Literal["tail", "oldest"] | int) -> int:
+    def _position_of(self, start: Start) -> int:
         cursor = self._segment.cursor
-        if start == "tail" or start == "oldest":
+        if start == "tail":
             return cursor
+        if start == "oldest":
+            return self._reader_at(cursor).oldest()
         if not 1 <= start <= cursor + 1:
             raise ValueError(f"start: seq {start} is not on the tape, which ends at seq {cursor}")
         return start - 1
 
-    # ---- what is wanted -----------------------------------------------------------------------------------
+    def _reader_at(self, position: int) -> Reader:
+        return self._segment.reader(flags_offset=offset_of("flags"), last_flag=int(Flags.LAST), position=position)
 
-    def select(self, instruments: Iterable[str], *, wait_s: float = 0.0) -> None:
-        """Deliver only these instruments from now on: names or patterns as for ``attach``.
+    def _read_from(self, position: int) -> None:
+        self._reader = self._reader_at(position)
+        self._laps_seen = 0
+        self._refresh_filter(force=True)
 
-        Raises UnknownInstrument for a name without ``*`` that no instrument has, after ``wait_s``.
-        """
-        patterns = (instruments,) if isinstance(instruments, str) else tuple(instruments)
-        deadline = time.monotonic() + wait_s
-        while missing := [p for p in patterns if "*" not in p and not self.instruments.select(p)]:
-            if time.monotonic() >= deadline:
-                known = ", ".join(sorted({row.canonical_symbol for row in self.instruments})) or "none yet"
-                raise UnknownInstrument(
-                    f"run {self.name!r} has no instrument {missing[0]!r}; it has: {known}. "
-                    "wait_s= waits for one that is still to come"
-                )
-            time.sleep(0.02)
-        self._patterns = patterns
-        self._apply_filter()
-
-    def _apply_filter(self) -> None:
-        """Give the native filter the wanted instruments among those known now; it lets newer ones pass."""
-        if self._patterns is None and self._kinds is None:
-            return
-        self._wanted = None
-        if self._patterns is not None:
-            self._wanted = np.zeros(len(self.instruments) + 1, dtype=np.uint8)
-            self._wanted[0] = 1
-            for pattern in self._patterns:
-                for row in self.instruments.select(pattern):
-                    if row.id < len(self._wanted):
-                        self._wanted[row.id] = 1
-        kinds = _ALL_KINDS if self._kinds is None else sum(1 << kind for kind in self._kinds)
-        self._reader.set_filter(
-            kinds, self._wanted, kind_offset=offset_of("kind"), instrument_offset=offset_of("instrument_id")
-        )
-
-    def _judge_newcomers(self, batch: Batch) -> Batch:
-        """Drop unwanted records of instruments that joined since the filter was made.
+    def _refresh_filter(self, *, force: bool = False) -> bool:
+        """Judge instruments that joined, if any; the native filter lets those pass that are newer still.
 
         A row is in the table before the first record of its instrument is on the tape, so whoever finds no new row
         after polling has no such record either.
         """
-        if self._wanted is None or len(self.instruments) < len(self._wanted):
-            return batch
-        self._apply_filter()
-        assert self._wanted is not None
-        wanted: Batch = batch[self._wanted[batch["instrument_id"]] != 0]
-        return wanted
+        joined = self._needed.refresh(self.instruments)
+        if not joined and not force:
+            return False
+        self._selection.refresh(self.instruments)
+        if not self._needed.is_everything:
+            self._needed.filter(self._reader)
+        if self.books is not None and self._book_selection is not None and self._book_selection.patterns is not None:
+            for instrument_id in self._book_selection.ids(self.instruments):
+                self.books.add(instrument_id)
+        return joined
+
+    # ---- books --------------------------------------------------------------------------------------------
+
+    def _join(self) -> int:
+        """Load the books by late join; returns the seq at which they are true. Book objects stay the same."""
+        from mdring.book.late_join import join
+
+        assert self._book_selection is not None
+        wanted = None if self._book_selection.patterns is None else self._book_selection.ids(self.instruments)
+        joined = join(self._folder, self._segment, wanted)
+        if self.books is None:
+            self.books = joined.books
+        else:
+            for instrument_id in joined.books:
+                self.books.load(instrument_id, *joined.books[instrument_id].snapshot())
+        return joined.seq
+
+    def book(self, name: str) -> Book:
+        """The kept book of an instrument (``[venue:]name``).
+
+        Raises UnknownInstrument; KeyError if its book is not kept; ValueError if several instruments match.
+        """
+        rows = self.instruments.select(name)
+        if not rows:
+            raise UnknownInstrument(f"run {self.name!r} has no instrument {name!r}")
+        if len(rows) > 1:
+            raise ValueError(f"{name!r} is ambiguous: {', '.join(row.name for row in rows)}")
+        if self.books is None:
+            raise KeyError("no books are kept: attach(..., books=[...])")
+        return self.books[rows[0].id]
+
+    def _heal(self) -> None:
+        """After a lap: join anew, and count what lies before the join as lost, too."""
+        position = self._reader.position
+        seq = self._join()
+        self._lost_before += self._reader.lost + seq - position
+        self._laps_before += self._reader.laps
+        self._read_from(seq)
 
     # ---- reading ------------------------------------------------------------------------------------------
 
@@ -215,17 +253,56 @@ class Consumer:
 
         The batch is a view of the consumer's own memory (or of ``out``, an array of RECORD) and valid until the next
         poll: ``.copy()`` what you keep. An event group larger than ``max_records`` comes in parts, ``partial`` says so.
+        Conflated and sampled batches are arrays of their own, and as long as the newest state needs.
         """
         if out is None:
             if max_records != len(self._batch):
                 self._batch = np.zeros(max_records, dtype=RECORD)
             out = self._batch
+        batch = self._poll_every(out) if self._delivery == "every" else self._poll_conflated(out)
+        if len(batch):
+            self._records += len(batch)
+            self._polls += 1
+        if self._named is not None:
+            self._named.report(position=self.position, lag=self.lag, lost=self.lost, records=self._records)
+        return batch
+
+    def _poll_every(self, out: Batch) -> Batch:
+        batch = self._take(out)
+        return batch if self._needed is self._selection else _choose(batch, self._selection)
+
+    def _take(self, out: Batch) -> Batch:
+        """Poll the tape once; keep filter and books in step."""
         count = self._reader.poll(out)
+        if self._reader.laps != self._laps_seen:
+            self._laps_seen = self._reader.laps
+            if self.books is not None:
+                self._heal()
         if count == 0:
             return out[:0]
-        self._records += count
-        self._polls += 1
-        return self._judge_newcomers(out[:count])
+        batch = out[:count]
+        if self._refresh_filter() and not self._needed.is_everything:
+            batch = _choose(batch, self._needed)
+        if self.books is not None:
+            self.books.apply(batch)
+        return batch
+
+    def _poll_conflated(self, out: Batch) -> Batch:
+        """Take all there is; give out its newest state when it is due."""
+        taken = [self._pending]
+        for _ in range(_MAX_POLLS):
+            batch = self._take(out)
+            if not len(batch):
+                break
+            taken.append(batch.copy() if self._needed is self._selection else _choose(batch, self._selection).copy())
+        if len(taken) > 1:
+            self._pending = delivery.conflate(np.concatenate(taken), trades=self._conflate_trades)
+        now = time.monotonic_ns()
+        if not len(self._pending) or now < self._due_ns:
+            return self._pending[:0]
+        self._due_ns = now + self._interval_ns
+        newest, self._pending = self._pending, self._pending[:0]
+        return newest
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait by the idle strategy until ``poll`` has something to say; False when the time is out or the run closed.
@@ -237,11 +314,15 @@ class Consumer:
             slice_ns = _CHECK_INTERVAL_NS
             if deadline is not None:
                 slice_ns = max(0, min(slice_ns, deadline - time.monotonic_ns()))
+            if len(self._pending):
+                slice_ns = max(0, min(slice_ns, self._due_ns - time.monotonic_ns()))
             if self._reader.wait(self._idle.native, self._idle.spin_ns, slice_ns):
+                return True
+            if len(self._pending) and time.monotonic_ns() >= self._due_ns:
                 return True
             if self.ended():
                 # What was published before the end is still to be read.
-                return self._reader.wait(self._idle.native, 0, 1)
+                return self._reader.wait(self._idle.native, 0, 1) or bool(len(self._pending))
             if deadline is not None and time.monotonic_ns() >= deadline:
                 return False
 
@@ -253,6 +334,25 @@ class Consumer:
                 yield batch
             elif not self.wait():
                 return
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        """The same for asyncio programs: awaits without a busy loop, with one thread for all tapes of the process."""
+        while True:
+            # Before the poll: whatever comes after it then ends the wait.
+            cursor = self._reader.cursor
+            batch = self.poll(len(self._batch))
+            if len(batch):
+                yield batch
+                await asyncio.sleep(0)  # others have their turn, also while the tape is never empty
+                continue
+            if cursor > self._reader.position:
+                continue
+            if self.ended() and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
+                return
+            timeout_ns = _CHECK_INTERVAL_NS
+            if len(self._pending):
+                timeout_ns = max(0, min(timeout_ns, self._due_ns - time.monotonic_ns()))
+            await cursor_watch.wait(self._segment.writer_block, _CURSOR_WORD, cursor, timeout_ns / 1e9)
 
     def ended(self) -> bool:
         """Whether the run was closed in order. Raises RunEnded if it ended otherwise."""
@@ -273,18 +373,22 @@ class Consumer:
         return False
 
     def reattach(self, *, wait_s: float = 0.0) -> None:
-        """Follow the run that now has this name, from its tail; filter and idle strategy stay.
+        """Follow the run that now has this name, from its tail (with books: from where they are joined).
 
-        Its seqs and instrument ids are new. Raises RunNotFound, after ``wait_s``.
+        Filter, delivery and idle strategy stay. Seqs and instrument ids are the new run's, ``books`` is a new set.
+        Raises RunNotFound, UnknownInstrument, after ``wait_s``.
         """
         deadline = time.monotonic() + wait_s
         lost, laps = self.lost, self._reader.laps + self._laps_before
+        self.books = None
+        self._selection.forget()
+        self._needed.forget()
         while True:
             try:
                 if not self._folder.alive():
                     raise RunNotFound(f"run {self.name!r} is not up")
                 self._open("tail")
-            except RunNotFound:
+            except (RunNotFound, UnknownInstrument):
                 if time.monotonic() >= deadline:
                     raise
                 time.sleep(0.02)
@@ -341,6 +445,8 @@ class Consumer:
 
     def close(self) -> None:
         """Let the segments go. Batches that were not copied stay readable."""
+        if self._named is not None:
+            self._named.close()
         self._segment.close()
         self.instruments.segment.close()
 
@@ -353,15 +459,7 @@ class Consumer:
         self.close()
 
 
-__all__ = [
-    "Batch",
-    "Consumer",
-    "LayoutMismatch",
-    "RunEnded",
-    "RunError",
-    "RunNotFound",
-    "SegmentError",
-    "Statistics",
-    "UnknownInstrument",
-    "attach",
-]
+def _choose(batch: Batch, selection: Selection) -> Batch:
+    """What is wanted of a batch; the batch itself if that is all of it."""
+    wanted = selection.of(batch)
+    return batch if wanted.all() else delivery.select(batch, wanted)

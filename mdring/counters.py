@@ -61,9 +61,12 @@ class Counter(IntEnum):
     SUBSCRIPTIONS = 22
     SUBSCRIPTIONS_REJECTED = 23
     BATCHES = 24  # sequencer: batches published
-    LAG = 25  # sequencer: records waiting in the venue rings
+    LAG = 25  # sequencer: records waiting in the venue rings; named consumer: on the tape above its position
     RESTARTS = 26  # supervisor: restarts of children
     EPOCH = 27
+    POSITION = 28  # named consumer: last seq it had
+    LOST = 29  # named consumer: records overwritten before it had them
+    CPU_NS = 30  # named consumer: CPU time of its process
 
 
 class Histogram(IntEnum):

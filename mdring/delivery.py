@@ -105,6 +105,13 @@ def _newest_levels(
     return kept, kept[has_image[instruments[kept]]]
 
 
+def select(batch: npt.NDArray[np.void], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.void]:
+    """The wanted records of a batch, as a new array; LAST moves to the last one left of each event group."""
+    selected: npt.NDArray[np.void] = batch[wanted]
+    _mark_groups(selected, _group_ends(batch)[wanted])
+    return selected
+
+
 def _mark_groups(batch: npt.NDArray[np.void], group: npt.NDArray[np.int64]) -> None:
     """LAST on the last record of each run of equal ``group``, and on no other."""
     flags = batch["flags"] & ~_LAST
