@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -433,6 +434,23 @@ def test_restored_channel_goes_on_where_it_was(emit: Emit, channel: Channel) -> 
     channel.restore(DataType.BOOK, 41)
     stage_group(emit, channel, 1)
     assert emit.drain()["channel_seq"].tolist() == [42]
+
+
+def test_stage_lets_go_of_the_channels_that_it_held(channel: Channel, ring: Ring) -> None:
+    before = sys.getrefcount(channel)
+
+    def use_a_stage() -> None:
+        emit = Emit(1)
+        for finish in (emit.drain, emit.rollback, lambda: emit.commit(ring.writer)):
+            stage_group(emit, channel, 3)
+            stage_group(emit, channel, 2)
+            assert sys.getrefcount(channel) == before + 2
+            finish()
+            assert sys.getrefcount(channel) == before
+        stage_group(emit, channel, 3)
+
+    use_a_stage()
+    assert sys.getrefcount(channel) == before
 
 
 def test_unknown_data_type_of_a_channel_is_our_bug(channel: Channel) -> None:
