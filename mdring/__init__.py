@@ -28,6 +28,7 @@ The package in the order in which data flows through it:
 """
 
 from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
+from mdring.event import Bbo, Status, Trade
 from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
 from mdring.record import (
     BBO,
@@ -50,6 +51,7 @@ from mdring.record import (
 from mdring.ring.segment import LayoutMismatch
 from mdring.run import RunError, RunNotFound
 from mdring.selection import UnknownInstrument
+from mdring.strategy import Strategy, run
 
 __version__ = "0.1.0"
 
@@ -65,6 +67,7 @@ __all__ = [
     "UNDEFINED_PRICE",
     "Aggressor",
     "Batch",
+    "Bbo",
     "Consumer",
     "DataType",
     "Flags",
@@ -79,7 +82,11 @@ __all__ = [
     "Side",
     "State",
     "Statistics",
+    "Status",
+    "Strategy",
+    "Trade",
     "UnknownInstrument",
     "attach",
+    "run",
     "trade_id",
 ]

@@ -121,7 +121,8 @@ def attach(
 class Consumer:
     """A place on the tape of a run; made by ``attach``. Not thread-safe: one consumer per thread.
 
-    ``instruments`` is the run's instrument table; ``books`` are the kept books by instrument id, None without.
+    ``instruments`` is the run's instrument table; ``books`` are the kept books by instrument id, None without. Set
+    ``applies_books`` to False to apply each batch to ``books`` yourself, for example group by group.
     """
 
     def __init__(
@@ -154,6 +155,9 @@ class Consumer:
         self._batch: Batch = np.zeros(_BATCH_RECORDS, dtype=RECORD)
         self._records = self._polls = self._lost_before = self._laps_before = self._laps_seen = 0
         self.books: BookSet | None = None
+        self.applies_books = True
+        self._changed: dict[int, None] = {}  # in the order of the changes
+        self._delivered = False
         self._named: NamedConsumer | None = None
         self._open(start, wait_s)
         if name is not None:
@@ -224,6 +228,11 @@ class Consumer:
                 self.books.load(instrument_id, *joined.books[instrument_id].snapshot())
         return joined.seq
 
+    @property
+    def changed_books(self) -> list[int]:
+        """Ids of the kept books that the last batch changed, with what was conflated into it."""
+        return list(self._changed)
+
     def book(self, name: str) -> Book:
         """The kept book of an instrument (``[venue:]name``).
 
@@ -255,12 +264,15 @@ class Consumer:
         poll: ``.copy()`` what you keep. An event group larger than ``max_records`` comes in parts, ``partial`` says so.
         Conflated and sampled batches are arrays of their own, and as long as the newest state needs.
         """
+        if self._delivered:
+            self._changed = {}
         if out is None:
             if max_records != len(self._batch):
                 self._batch = np.zeros(max_records, dtype=RECORD)
             out = self._batch
         batch = self._poll_every(out) if self._delivery == "every" else self._poll_conflated(out)
-        if len(batch):
+        self._delivered = len(batch) > 0
+        if self._delivered:
             self._records += len(batch)
             self._polls += 1
         if self._named is not None:
@@ -283,8 +295,9 @@ class Consumer:
         batch = out[:count]
         if self._refresh_filter() and not self._needed.is_everything:
             batch = _choose(batch, self._needed)
-        if self.books is not None:
+        if self.books is not None and self.applies_books:
             self.books.apply(batch)
+            self._changed.update(dict.fromkeys(self.books.changed))
         return batch
 
     def _poll_conflated(self, out: Batch) -> Batch:

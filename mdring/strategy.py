@@ -1,0 +1,260 @@
+"""The strategy: a class with callbacks, driven by a tape. Only the callbacks that a subclass overrides cost anything.
+
+::
+
+    import mdring
+
+    class Printer(mdring.Strategy):
+        def on_trade(self, trade: mdring.Trade) -> None:
+            print(trade.instrument.canonical_symbol, trade.price_decimal, trade.size_decimal)
+
+    mdring.run(Printer(), "demo", instruments=["BTC-USDT"])
+
+Callbacks come in the order of the tape. ``on_book`` comes after each event group that changed a book, with the book
+as of that group (with conflated or sampled delivery: once per delivered batch); a trade's callback sees the books as
+they were at the trade.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mdring.book import Book
+from mdring.consumer import Batch, Consumer, Patterns, Start, attach
+from mdring.delivery import Delivery
+from mdring.event import Bbo, Event, Status, Trade, bbos_of, statuses_of, trades_of
+from mdring.record import Flags, Kind
+from mdring.run import RUNS_DIRECTORY
+from mdring.selection import BOOK_KINDS
+
+
+class Strategy:
+    """Override what you need. ``tape`` is the consumer that drives it, ``tape.books`` the books it keeps."""
+
+    tape: Consumer
+
+    def on_start(self) -> None:
+        """Attached; nothing was delivered yet. With books, they are there already, as of ``tape.position``."""
+
+    def on_trade(self, trade: Trade) -> None:
+        """A trade."""
+
+    def on_bbo(self, bbo: Bbo) -> None:
+        """A new best bid and ask."""
+
+    def on_book(self, book: Book) -> None:
+        """A book has changed, or has become invalid: see ``book.valid``. ``book.instrument_id`` says which."""
+
+    def on_status(self, status: Status) -> None:
+        """A venue's or an instrument's state has changed."""
+
+    def on_batch(self, batch: Batch) -> None:
+        """Everything that was delivered at once, before the other callbacks; valid during the call only."""
+
+    def on_timer(self, now_ns: int) -> None:
+        """Every ``timer_s``; ``now_ns`` is CLOCK_REALTIME."""
+
+    def on_lost(self, lost: int) -> None:
+        """This consumer was too slow for ``lost`` records. Kept books have been joined anew already."""
+
+    def on_stop(self) -> None:
+        """The run has ended, or SIGINT, SIGTERM or ``stop`` ended the strategy."""
+
+    def stop(self) -> None:
+        """Have ``run`` return after the callback that is running."""
+        raise StopStrategy
+
+
+class StopStrategy(Exception):
+    """Ends a strategy; raised by ``Strategy.stop`` and by SIGTERM."""
+
+
+_EVENT_KINDS: Final = {"on_trade": Kind.TRADE, "on_bbo": Kind.BBO, "on_status": Kind.STATUS}
+
+
+def run(
+    strategy: Strategy,
+    run: str | None = None,
+    *,
+    instruments: Iterable[str] | None = None,
+    kinds: Iterable[Kind] | None = None,
+    start: Start = "tail",
+    books: Patterns | None = None,
+    delivery: Delivery = "every",
+    interval_s: float = 0.1,
+    conflate_trades: bool = False,
+    timer_s: float = 1.0,
+    idle: str = "block",
+    name: str | None = None,
+    directory: str | Path = RUNS_DIRECTORY,
+    wait_s: float = 0.0,
+) -> None:
+    """Drive a strategy until the run ends, SIGINT or SIGTERM comes, or it calls ``stop``.
+
+    ``run`` and the other options are those of ``mdring.attach``. ``kinds`` defaults to what the overridden callbacks
+    need (all for ``on_batch``), ``books`` to the chosen instruments if ``on_book`` is overridden. ``on_timer`` comes
+    every ``timer_s``. An exception of a callback ends the run and names the record in a note; so do RunEnded and what
+    ``attach`` raises.
+    """
+    overridden = _overridden(strategy)
+    if books is None and "on_book" in overridden:
+        books = True if instruments is None else list(instruments)
+    if kinds is None and "on_batch" not in overridden:
+        kinds = {_EVENT_KINDS[callback] for callback in overridden & _EVENT_KINDS.keys()}
+        kinds |= BOOK_KINDS if "on_book" in overridden else {Kind.STATUS}
+    with attach(
+        run, instruments=instruments, kinds=kinds, start=start, books=books, delivery=delivery, interval_s=interval_s,
+        conflate_trades=conflate_trades, idle=idle, name=name, directory=directory, wait_s=wait_s,
+    ) as tape:  # fmt: skip
+        strategy.tape = tape
+        _Driver(strategy, tape, overridden, int(timer_s * 1e9), in_order=delivery == "every").drive()
+
+
+def _overridden(strategy: Strategy) -> frozenset[str]:
+    names = [name for name in vars(Strategy) if name.startswith("on_")]
+    return frozenset(name for name in names if getattr(type(strategy), name) is not getattr(Strategy, name))
+
+
+class _Driver:
+    """One run of one strategy."""
+
+    def __init__(
+        self, strategy: Strategy, tape: Consumer, overridden: frozenset[str], timer_ns: int, *, in_order: bool
+    ) -> None:
+        self._strategy = strategy
+        self._tape = tape
+        self._overridden = overridden
+        self._timer_ns = timer_ns if "on_timer" in overridden else 0
+        # Group by group only if somebody looks: else a batch of deltas is applied in one native pass.
+        self._by_group = in_order and "on_book" in overridden
+        tape.applies_books = not self._by_group
+        self._wanted = np.zeros(256, dtype=bool)
+        for callback in overridden & _EVENT_KINDS.keys():
+            self._wanted[_EVENT_KINDS[callback]] = True
+        self._lost = 0
+        self._current = _Current()
+
+    def drive(self) -> None:
+        """Until the run ends or the strategy is stopped."""
+        with self._current, _stopped_by_signals():
+            try:
+                self._strategy.on_start()
+                self._loop()
+            except (StopStrategy, KeyboardInterrupt):
+                pass
+            self._strategy.on_stop()
+
+    def _loop(self) -> None:
+        due_ns = time.monotonic_ns() + self._timer_ns
+        while True:
+            batch = self._tape.poll()
+            if self._tape.lost != self._lost:
+                lost, self._lost = self._tape.lost - self._lost, self._tape.lost
+                self._strategy.on_lost(lost)
+            if len(batch):
+                self._deliver(batch)
+            elif not self._tape.wait((due_ns - time.monotonic_ns()) / 1e9 if self._timer_ns else None) and (
+                self._tape.ended()
+            ):
+                return
+            if self._timer_ns and time.monotonic_ns() >= due_ns:
+                due_ns = time.monotonic_ns() + self._timer_ns
+                self._strategy.on_timer(time.time_ns())
+
+    def _deliver(self, batch: Batch) -> None:
+        if "on_batch" in self._overridden:
+            self._current.what = f"in on_batch, seq {batch['seq'][0]} to {batch['seq'][-1]}"
+            self._strategy.on_batch(batch)
+        if self._by_group:
+            self._deliver_by_group(batch)
+            return
+        self._deliver_events(batch)
+        if "on_book" in self._overridden:
+            self._tell_books(self._tape.changed_books)
+
+    def _deliver_by_group(self, batch: Batch) -> None:
+        """Callbacks between the event groups that change books, in the order of the tape."""
+        books = self._tape.books
+        assert books is not None
+        begin = 0
+        for end in _ends_of_book_groups(batch):
+            self._deliver_events(batch[begin:end])
+            books.apply(batch[begin:end])
+            self._tell_books(books.changed)
+            begin = end
+        self._deliver_events(batch[begin:])
+        books.apply(batch[begin:])
+
+    def _tell_books(self, changed: list[int]) -> None:
+        books = self._tape.books
+        assert books is not None
+        for instrument_id in changed:
+            book = books[instrument_id]
+            self._current.what = f"in on_book, {self._tape.instrument(instrument_id).name} at seq {book.seq}"
+            self._strategy.on_book(book)
+
+    def _deliver_events(self, batch: Batch) -> None:
+        kinds = batch["kind"]
+        places = np.flatnonzero(self._wanted[kinds])
+        if not len(places):
+            return
+        table = self._tape.instruments
+        events: dict[int, Iterator[Event]] = {
+            Kind.TRADE: trades_of(batch[kinds == Kind.TRADE], table) if self._wanted[Kind.TRADE] else iter(()),
+            Kind.BBO: bbos_of(batch[kinds == Kind.BBO], table) if self._wanted[Kind.BBO] else iter(()),
+            Kind.STATUS: statuses_of(batch[kinds == Kind.STATUS], table) if self._wanted[Kind.STATUS] else iter(()),
+        }
+        callbacks: dict[int, Any] = {kind: getattr(self._strategy, callback) for callback, kind in _EVENT_KINDS.items()}
+        for kind in kinds[places].tolist():
+            self._current.what = event = next(events[kind])
+            callbacks[kind](event)
+
+
+def _ends_of_book_groups(batch: Batch) -> list[int]:
+    """Where each event group that holds book records ends (the place after its last record)."""
+    ends = np.flatnonzero(batch["flags"] & np.uint8(Flags.LAST))
+    book = np.flatnonzero((batch["kind"] == Kind.LEVEL) | (batch["kind"] == Kind.CLEAR))
+    group: npt.NDArray[np.intp] = np.unique(np.searchsorted(ends, book))
+    return [int(end) + 1 for end in ends[group[group < len(ends)]]]
+
+
+class _Current:
+    """The record that a callback has, for the note on its exception."""
+
+    what: object = None
+
+    def __enter__(self) -> None:
+        self.what = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.what is not None:
+            error.add_note(f"mdring: the strategy's last record: {self.what}")
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGTERM ends the strategy as SIGINT does; only where Python delivers signals, the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise StopStrategy
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
