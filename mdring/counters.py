@@ -30,7 +30,7 @@ from msgspec import Struct
 
 from mdring.record import LAYOUT_VERSION
 from mdring.ring import segment
-from mdring.ring._ring import HISTOGRAM_BUCKETS, Words, histogram_bucket
+from mdring.ring._ring import HISTOGRAM_BUCKETS, Words
 
 
 class Counter(IntEnum):
@@ -100,11 +100,12 @@ class Quantiles(Struct, frozen=True):
     max: int
 
 
-def _bucket_edges() -> npt.NDArray[np.float64]:
-    """Upper edge of each bucket, inclusive."""
-    index = np.arange(HISTOGRAM_BUCKETS)
-    exponent = np.maximum(index // 16 - 1, 0).astype(np.float64)
-    return np.where(index < 16, index, (index % 16 + 17) * 2.0**exponent - 1)
+def _bucket_edges() -> npt.NDArray[np.uint64]:
+    """The largest value of each bucket."""
+    index = np.arange(HISTOGRAM_BUCKETS, dtype=np.uint64)
+    shift = np.maximum(index // 16, 1) - 1  # buckets are 1 << shift wide
+    # The edge of the last bucket is 2**64 - 1: the sum below wraps to 0 first.
+    return np.where(index < 16, index, ((index % 16 + 17) << shift) - 1)
 
 
 _EDGES: Final = _bucket_edges()
@@ -197,8 +198,3 @@ class Counters:
         if words[0] == 0 or words[0] % 2 or self.words.load(_ERROR_WORD) != words[0]:
             return None
         return int(words[1]), words[2:].tobytes().rstrip(b"\0").decode(errors="replace")
-
-
-def bucket_of(nanoseconds: int) -> int:
-    """Index of the bucket that counts a value."""
-    return int(histogram_bucket(nanoseconds))
