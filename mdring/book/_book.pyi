@@ -52,6 +52,11 @@ class BookSet:
         Ids lie below ``max_instruments``: it bounds the memory that a wrong id could claim.
         Raises ValueError for an id that does not, or is 0.
         """
+    def add(self, instrument_id: int) -> None:
+        """Have a book of one more instrument, invalid until its next snapshot; nothing happens if there is one.
+
+        Raises ValueError as the constructor does.
+        """
     def apply(self, batch: npt.NDArray[np.void], count: int = -1) -> int:
         """Apply the first ``count`` records of a batch (all if negative); returns how many books changed.
 

@@ -132,10 +132,7 @@ cdef class BookSet:
         self.books.group = 1
         self.applying = False
         for instrument_id in instruments or ():
-            if not 0 < instrument_id < max_instruments:
-                raise ValueError(f"instrument id {instrument_id} is not in 1..{max_instruments - 1}")
-            if mdring_books_add(&self.books, instrument_id) == NULL:
-                raise MemoryError
+            self.add(instrument_id)
 
     def __dealloc__(self):
         mdring_books_destroy(&self.books)
@@ -160,6 +157,14 @@ cdef class BookSet:
             if book == NULL:
                 raise KeyError(instrument_id)
         return book
+
+    def add(self, instrument_id):
+        """Have a book of one more instrument, invalid until its next snapshot; nothing happens if there is one."""
+        self.check_idle()
+        if not 0 < instrument_id < self.books.max_instruments:
+            raise ValueError(f"instrument id {instrument_id} is not in 1..{self.books.max_instruments - 1}")
+        if mdring_books_add(&self.books, instrument_id) == NULL:
+            raise MemoryError
 
     def apply(self, batch, int64_t count=-1):
         """Apply the first ``count`` records of a batch (all if negative); returns how many books changed.

@@ -319,6 +319,11 @@ def test_status_on_trades_explains_no_book() -> None:
     assert book_of([clear(Reason.STALE, LAST), gap_of_trades]).invalid_reason is Reason.STALE
 
 
+def test_status_without_a_reason_explains_nothing() -> None:
+    quiet = status(State.RECONNECTING, Reason.NONE, instrument_id=1)
+    assert book_of([clear(Reason.STALE, LAST), quiet]).invalid_reason is Reason.STALE
+
+
 def test_a_reason_of_a_later_version_is_none() -> None:
     assert book_of([clear(250, LAST)]).invalid_reason is Reason.NONE
 
@@ -338,6 +343,8 @@ def test_a_set_of_all_instruments_makes_books_as_they_come() -> None:
     assert list(books) == [5, 70_000]
     assert books[9].valid is False
     assert 9 in books
+    assert books.apply(batch(snapshot({1: 1}, {}, 0))) == 0
+    assert list(books) == [5, 9, 70_000]
 
 
 def test_a_view_stays_the_same_book_while_the_set_grows() -> None:
@@ -447,3 +454,16 @@ def test_a_fill_takes_what_there_is_and_names_the_worst_price() -> None:
 def test_the_representation_names_the_instrument_and_why_it_is_invalid() -> None:
     assert repr(book_of(snapshot({1: 2}, {}))) == (f"<Book 1 bid (1, 2) ask ({UNDEFINED_PRICE}, 0) seq 2 valid>")
     assert "invalid: STALE" in repr(book_of([clear(Reason.STALE, LAST)]))
+
+
+def test_an_instrument_added_later_gets_a_book_from_its_next_snapshot() -> None:
+    books = BookSet([1])
+    books.apply(batch(snapshot({10: 1}, {}, instrument_id=2)))
+    assert 2 not in books
+    books.add(2)
+    books.add(1)
+    assert not books[2].valid
+    books.apply(batch(snapshot({10: 1}, {}, instrument_id=2), 100))
+    assert books[2].best_bid == (10, 1)
+    with pytest.raises(ValueError, match="instrument id 0"):
+        books.add(0)
