@@ -249,7 +249,7 @@ static inline void mdring_apply_level(mdring_books *books, const uint8_t *record
         mdring_book_reset(books, book, MDRING_INVALID, layout->reason_bad_message, ordinal);
         return;
     }
-    mdring_side *side = &book->sides[which == layout->side_bid ? MDRING_BIDS : MDRING_ASKS];
+    mdring_side *side = book->sides + (which == layout->side_ask); /* no branch: sides come at random */
     int64_t key = (int64_t)mdring_u64(record, layout->price) ^ side->flip;
     bool done = mdring_set(&books->pool, side, key, size);
     if (MDRING_UNLIKELY(!done || side->level_count > books->max_levels)) {

@@ -24,6 +24,11 @@ def test_a_loaded_snapshot_is_the_same_book_and_skips_what_it_contains() -> None
     books.apply(tape[:-2])
     joined.load(1, *books[1].snapshot())
     assert joined[1].seq == books[1].seq == len(tape) - 2
+    levels = joined[1].snapshot()
+    assert joined.apply(tape[:-2]) == 0
+    assert joined[1].snapshot().seq == levels.seq
+    assert joined.apply(tape[-3:-2]) == 0, "a contained record was applied again"
+    assert rows(joined[1].asks()) == rows(levels.asks)
     books.apply(tape[-2:])
     joined.apply(tape[-6:])
     copied, original = joined[1].snapshot(), books[1].snapshot()
@@ -108,7 +113,10 @@ def test_levels_that_cannot_be_a_book_are_not_loaded() -> None:
 def test_invalidated_books_stay_invalid_until_a_whole_snapshot_came() -> None:
     books = BookSet([1, 2])
     books.apply(batch([*snapshot({1: 1}, {}, 1), *snapshot({1: 1}, {}, 2), *snapshot({5: 1, 4: 1}, {}, 1)[:2]]))
+    books.apply(batch([bid(7, 1, LAST, 2), ask(6, 1, LAST, 2)], 8))
+    assert books[2].is_crossed
     books.invalidate(Reason.BUFFER_FULL)
+    assert not books[2].is_crossed
     books.apply(batch([bid(4, 1, SNAPSHOT | LAST)], 10))
     assert [(books[id_].valid, books[id_].invalid_reason) for id_ in books] == [(False, Reason.BUFFER_FULL)] * 2
     books.apply(batch([*snapshot({3: 1}, {}, 1), *snapshot({3: 1}, {}, 2)], 20))
