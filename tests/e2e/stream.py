@@ -83,7 +83,7 @@ class StreamChecker:
             raise AssertionError(f"seq {batch['seq'][at]} stands where {due[at]} is due")
 
     def _check_groups(self, batch: Records) -> None:
-        """Groups are whole, and of one venue, one instant and one kind of data: nothing was put between their records."""
+        """Groups are whole, and of one venue, one instant, one kind of data: nothing was put between their records."""
         last = (batch["flags"] & Flags.LAST) != 0
         assert last[-1], f"the batch that ends at seq {batch['seq'][-1]} ends inside an event group"
         inside = ~last[:-1]

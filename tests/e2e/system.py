@@ -107,7 +107,7 @@ class System:
     ) -> None:
         self.close()
         if kind is not None and self._log.exists():
-            print("".join(self._log.read_text().splitlines(keepends=True)[-60:]))
+            print("\n".join(line[:300] for line in self._log.read_text().splitlines()[-30:]))
 
     def close(self) -> None:
         """End everything, by force where needed."""
