@@ -20,6 +20,7 @@ The package in the order in which data flows through it:
 ``sequencer``          process 2: merges the venue rings onto the tape
 ``consumer``           process 3, yours: attach, poll, iterate
 ``book``               native order books from a batch of records
+``consolidated``       the best bid and ask of a symbol over all its venues
 ``counters``           health, counters and latencies in shared memory
 ``supervisor``         starts, watches and restarts the processes of a run
 ``emulator``           venues on loopback: the demo, the test bench, the load generator
@@ -27,6 +28,7 @@ The package in the order in which data flows through it:
 =====================  ======================================================================================
 """
 
+from mdring.consolidated import ConsolidatedBbo, Liveness
 from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
 from mdring.event import Bbo, Status, Trade
 from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
@@ -68,6 +70,7 @@ __all__ = [
     "Aggressor",
     "Batch",
     "Bbo",
+    "ConsolidatedBbo",
     "Consumer",
     "DataType",
     "Flags",
@@ -75,6 +78,7 @@ __all__ = [
     "InstrumentTable",
     "Kind",
     "LayoutMismatch",
+    "Liveness",
     "Reason",
     "RunEnded",
     "RunError",
