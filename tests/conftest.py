@@ -1,7 +1,7 @@
 """What all tests share: the ``--long`` option, folders for segments, and a look at what the tests leave behind.
 
-Segments lie in ``/dev/shm/mdring-tests-<pid>/``, one folder per test, removed after it. At the end of the
-session nothing of this session may be left there, nor a run of ``/dev/shm/mdring`` whose supervisor is dead.
+Segments lie in ``/dev/shm/mdring-tests-<pid>/``, one folder per test, removed after it. At the end of the session
+nothing that appeared during it may be left in shared memory, but for what other living processes have mapped.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from mdring.run import RUNS_DIRECTORY, list_runs
+from mdring.run import RUNS_DIRECTORY
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mdring-tests-"
@@ -43,22 +44,34 @@ def _remove_folders_of_dead_sessions() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _dead_runs() -> set[Path]:
-    return {run.path for run in list_runs(RUNS_DIRECTORY) if not run.alive()}
+def _folders() -> set[Path]:
+    """The folders of all runs and tests in shared memory, but for those of test sessions."""
+    found = {*SHARED_MEMORY.glob("mdring-*"), *RUNS_DIRECTORY.glob("*")}
+    return {path for path in found if not path.name.startswith(PREFIX)}
+
+
+def _mapped_files() -> str:
+    """What living processes have mapped (those that may be looked at)."""
+    maps = []
+    for process in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            maps.append(process.read_text())
+    return "\n".join(maps)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def session_folder() -> Iterator[Path]:
     """The session's folder in ``/dev/shm``; its teardown fails if the tests left anything of theirs behind."""
     _remove_folders_of_dead_sessions()
-    dead_before = _dead_runs()
+    before = _folders()
     folder = SHARED_MEMORY / f"{PREFIX}{os.getpid()}"
     folder.mkdir()
     yield folder
-    left = sorted(str(path) for path in folder.rglob("*"))
-    left += sorted(str(path) for path in _dead_runs() - dead_before)
+    left = [str(path) for path in folder.iterdir()]
     shutil.rmtree(folder)
-    assert not left, f"the tests left in shared memory: {left}"
+    mapped = _mapped_files()
+    left += [str(path) for path in _folders() - before if f"{path}/" not in mapped and path.exists()]
+    assert not left, f"the tests left in shared memory: {sorted(left)}"
 
 
 @pytest.fixture

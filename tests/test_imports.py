@@ -20,7 +20,8 @@ ROOT: Final = Path(__file__).parents[1]
 FOUNDATION = ("record", "instrument", "counters", "ring", "run", "process", "log", "config")
 PORT = ("feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.id_sequence", "record")
 CONSUMING = (
-    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "book", "journal",
+    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated", "book",
+    "journal",
 )  # fmt: skip
 
 MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
@@ -43,12 +44,13 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "emulator": ("emulator", "record", "process"),
     "sequencer": FOUNDATION,
     "book": ("book", "record", "ring", "instrument", "run"),
+    "book.keeper": (*FOUNDATION, "book"),
     **dict.fromkeys(CONSUMING[:-2], (*CONSUMING, "record", "instrument", "counters", "ring", "run")),
     "journal": ("record", "instrument", "ring", "run", "consumer"),
     "relay": ("record", "instrument", "ring", "run", "counters", "consumer", "config", "log", "process"),
     "capture": (*PORT, "feed", "config"),
     "supervisor": (*FOUNDATION, "feed", "supervisor_"),
-    "supervisor_": (*FOUNDATION, "feed", "supervisor_", "emulator.venue"),
+    "supervisor_": (*FOUNDATION, "feed", "book.table", "supervisor_", "emulator.venue"),
     "cli": (
         *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "capture", "relay", "supervisor", "supervisor_",
         "config_strict",
