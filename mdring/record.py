@@ -7,8 +7,11 @@ Each :class:`Kind` has a *view*: a dtype of the same 128 bytes whose fields are 
     trades = batch[batch["kind"] == Kind.TRADE].view(TRADE)
 
 Prices and sizes are scaled integers: ``value = price * 10 ** price_exponent``, with the exponents of
-the instrument's row in the instrument table. Times are nanoseconds since the Unix epoch, i8, and 0
-where there is none. All numbers are little-endian. No byte is unnamed.
+the instrument's row in the instrument table. What venues calculate (rates, mark and index prices, open
+interest, prices of liquidations) has as many digits as the venue pleases, so no exponent that is fixed
+beforehand can hold it exactly: such a field brings its own, ``value = rate * 10 ** rate_exponent`` with
+the two fields of the same record. Times are nanoseconds since the Unix epoch, i8, and 0 where there is
+none. All numbers are little-endian. No byte is unnamed.
 
 This module imports nothing of mdring.
 """
@@ -27,7 +30,8 @@ LAYOUT_VERSION: Final = 1
 
 RECORD_SIZE: Final = 128
 UNDEFINED_PRICE: Final = -(2**63)
-"""Price of a side that does not exist (an empty side of a BBO); its size is 0."""
+"""Price of a side that does not exist (an empty side of a BBO); its size is 0. Also any value with an exponent
+of its own that the venue did not send."""
 
 
 class Kind(IntEnum):
@@ -38,6 +42,10 @@ class Kind(IntEnum):
     LEVEL = 3
     CLEAR = 4
     STATUS = 5
+    FUNDING = 6
+    MARK = 7
+    OPEN_INTEREST = 8
+    LIQUIDATION = 9
 
 
 class Side(IntEnum):
@@ -74,6 +82,10 @@ class DataType(IntEnum):
     TRADE = 1
     BBO = 2
     BOOK = 3
+    FUNDING = 4
+    MARK = 5
+    OPEN_INTEREST = 6
+    LIQUIDATION = 7
 
 
 DATA_TYPE_OF_KIND: Final[dict[Kind, DataType]] = {
@@ -82,6 +94,10 @@ DATA_TYPE_OF_KIND: Final[dict[Kind, DataType]] = {
     Kind.LEVEL: DataType.BOOK,
     Kind.CLEAR: DataType.BOOK,
     Kind.STATUS: DataType.STATUS,
+    Kind.FUNDING: DataType.FUNDING,
+    Kind.MARK: DataType.MARK,
+    Kind.OPEN_INTEREST: DataType.OPEN_INTEREST,
+    Kind.LIQUIDATION: DataType.LIQUIDATION,
 }
 
 
@@ -214,12 +230,70 @@ STATUS: Final = _layout(
 )
 """A change of state. ``instrument_id`` 0 means the whole venue."""
 
+FUNDING: Final = _layout(
+    [
+        ("next_funding_ts", "<i8", 72),  # when ``rate`` is paid, ns; 0 if the venue does not say
+        ("interval_ns", "<i8", 80),  # the period that ``rate`` is for; 0 if the venue does not say
+        ("rate_exponent", "i1", 88),
+        ("predicted_rate_exponent", "i1", 89),
+        ("_pad0", "V6", 90),
+        ("_pad1", "V32", 96),
+    ],
+    price="rate",
+    size="predicted_rate",
+)
+"""The funding rate of a perpetual, as a fraction: 0.0001 is one basis point, paid by longs to shorts if positive.
+``predicted_rate`` is that of the period after (UNDEFINED_PRICE if the venue has none)."""
+
+MARK: Final = _layout(
+    [
+        ("mark_price_exponent", "i1", 72),
+        ("index_price_exponent", "i1", 73),
+        ("_pad0", "V6", 74),
+        ("_pad1", "V48", 80),
+    ],
+    price="mark_price",
+    size="index_price",
+)
+"""Mark and index price. UNDEFINED_PRICE for the one that the venue's message did not bring."""
+
+OPEN_INTEREST: Final = _layout(
+    [
+        ("open_interest_exponent", "i1", 72),
+        ("value_exponent", "i1", 73),
+        ("_pad0", "V6", 74),
+        ("_pad1", "V48", 80),
+    ],
+    price="value",
+    size="open_interest",
+)
+"""``open_interest`` in the unit of the instrument's sizes, one side counted; ``value`` what it is worth in the quote
+asset, UNDEFINED_PRICE if the venue does not say."""
+
+LIQUIDATION: Final = _layout(
+    [
+        ("average_price", "<i8", 72),  # of its fills; UNDEFINED_PRICE if the venue does not say
+        ("order_price_exponent", "i1", 80),
+        ("average_price_exponent", "i1", 81),
+        ("_pad0", "V6", 82),
+        ("_pad1", "V40", 88),
+    ],
+    side="aggressor",
+    price="order_price",
+)
+"""The order that closes a position by force. ``aggressor`` SELL: a long was liquidated. ``order_price`` is the
+bankruptcy price where the venue tells that; ``size`` has the instrument's exponent, as in a trade."""
+
 VIEW_OF_KIND: Final[dict[Kind, np.dtype[np.void]]] = {
     Kind.TRADE: TRADE,
     Kind.BBO: BBO,
     Kind.LEVEL: LEVEL,
     Kind.CLEAR: CLEAR,
     Kind.STATUS: STATUS,
+    Kind.FUNDING: FUNDING,
+    Kind.MARK: MARK,
+    Kind.OPEN_INTEREST: OPEN_INTEREST,
+    Kind.LIQUIDATION: LIQUIDATION,
 }
 
 

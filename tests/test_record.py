@@ -14,7 +14,7 @@ import pytest
 from mdring import record
 from mdring.record import RECORD, TRADE, VIEW_OF_KIND, Kind, TradeIdFormat, offset_of, trade_id
 
-FINGERPRINTS = {1: 0x3AAA_6E4C_0D61_69BD}
+FINGERPRINTS = {1: 0x9B7B_FD99_7D09_C922}
 
 Layout = list[tuple[str, str, int, int]]  # name, type, offset, bytes
 
@@ -68,8 +68,42 @@ TAIL_LAYOUTS: dict[Kind, Layout] = {
         ("found", "<u8", 88, 8),
         ("detail", "|S32", 96, 32),
     ],
+    Kind.FUNDING: [
+        ("next_funding_ts", "<i8", 72, 8),
+        ("interval_ns", "<i8", 80, 8),
+        ("rate_exponent", "|i1", 88, 1),
+        ("predicted_rate_exponent", "|i1", 89, 1),
+        ("_pad0", "|V6", 90, 6),
+        ("_pad1", "|V32", 96, 32),
+    ],
+    Kind.MARK: [
+        ("mark_price_exponent", "|i1", 72, 1),
+        ("index_price_exponent", "|i1", 73, 1),
+        ("_pad0", "|V6", 74, 6),
+        ("_pad1", "|V48", 80, 48),
+    ],
+    Kind.OPEN_INTEREST: [
+        ("open_interest_exponent", "|i1", 72, 1),
+        ("value_exponent", "|i1", 73, 1),
+        ("_pad0", "|V6", 74, 6),
+        ("_pad1", "|V48", 80, 48),
+    ],
+    Kind.LIQUIDATION: [
+        ("average_price", "<i8", 72, 8),
+        ("order_price_exponent", "|i1", 80, 1),
+        ("average_price_exponent", "|i1", 81, 1),
+        ("_pad0", "|V6", 82, 6),
+        ("_pad1", "|V40", 88, 40),
+    ],
 }
-RENAMED = {Kind.TRADE: {"side": "aggressor"}, Kind.BBO: {"price": "bid_price", "size": "bid_size"}}
+RENAMED = {
+    Kind.TRADE: {"side": "aggressor"},
+    Kind.BBO: {"price": "bid_price", "size": "bid_size"},
+    Kind.FUNDING: {"price": "rate", "size": "predicted_rate"},
+    Kind.MARK: {"price": "mark_price", "size": "index_price"},
+    Kind.OPEN_INTEREST: {"price": "value", "size": "open_interest"},
+    Kind.LIQUIDATION: {"side": "aggressor", "price": "order_price"},
+}
 
 
 def layout_of(dtype: np.dtype[np.void]) -> Layout:
@@ -127,15 +161,20 @@ def test_the_fingerprint_depends_on_every_line_of_the_layout() -> None:
     lines = record.layout_text().splitlines()
     assert len(lines) == len(RECORD_LAYOUT) + sum(13 + len(tail) for tail in TAIL_LAYOUTS.values())
     assert lines[:2] == ["RECORD.seq <u8 @0", "RECORD.ts_event <i8 @8"]
-    assert lines[-1] == "STATUS.detail |S32 @96"
+    assert lines[-1] == "LIQUIDATION._pad1 |V40 @88"
 
 
 ENUMS: dict[type[IntEnum | IntFlag], dict[str, int]] = {
-    record.Kind: {"TRADE": 1, "BBO": 2, "LEVEL": 3, "CLEAR": 4, "STATUS": 5},
+    record.Kind: {
+        "TRADE": 1, "BBO": 2, "LEVEL": 3, "CLEAR": 4, "STATUS": 5, "FUNDING": 6, "MARK": 7, "OPEN_INTEREST": 8,
+        "LIQUIDATION": 9,
+    },
     record.Side: {"NONE": 0, "BID": 1, "ASK": 2},
     record.Aggressor: {"UNKNOWN": 0, "BUY": 1, "SELL": 2},
     record.Flags: {"NONE": 0, "LAST": 1, "SNAPSHOT": 2, "RECOVERED": 4, "BAD_TS_EVENT": 8, "AGGREGATED": 16},
-    record.DataType: {"STATUS": 0, "TRADE": 1, "BBO": 2, "BOOK": 3},
+    record.DataType: {
+        "STATUS": 0, "TRADE": 1, "BBO": 2, "BOOK": 3, "FUNDING": 4, "MARK": 5, "OPEN_INTEREST": 6, "LIQUIDATION": 7,
+    },
     record.TradeIdFormat: {"NONE": 0, "INTEGER": 1, "UUID": 2},
     record.State: {
         "NONE": 0, "RECONNECTING": 1, "CONNECTED": 2, "DISCONNECTED": 3, "CIRCUIT_OPEN": 4, "GAP": 5,
@@ -160,6 +199,17 @@ def test_a_number_in_a_record_never_changes_its_meaning(enum: type[IntEnum | Int
 def test_every_kind_has_a_view_and_a_data_type_and_fits_a_filters_bits() -> None:
     assert set(VIEW_OF_KIND) == set(record.DATA_TYPE_OF_KIND) == set(Kind)
     assert max(Kind) < 64
+
+
+def test_a_channel_can_count_every_data_type() -> None:
+    assert max(record.DataType) < 8  # the channel store has eight words for an instrument
+
+
+@pytest.mark.parametrize("view", VIEW_OF_KIND.values(), ids=[kind.name for kind in Kind])
+def test_a_value_with_an_exponent_of_its_own_is_a_word_and_a_signed_byte(view: np.dtype[np.void]) -> None:
+    for name in view.names or ():
+        if name.endswith("_exponent"):
+            assert view[name.removesuffix("_exponent")] == np.dtype("<i8") and view[name] == np.dtype("i1")
 
 
 def test_an_undefined_price_is_the_least_integer() -> None:

@@ -40,6 +40,7 @@ _STYLES: Final = {
     "trade": Style(bold=True),
     "bbo": Style(color="cyan"),
     "clear": Style(color="yellow"),
+    "liquidation": Style(color="yellow", bold=True),
     "status": Style(color="magenta"),
     "buy": Style(color="green"),
     "bid": Style(color="green"),
@@ -136,6 +137,24 @@ def _details(kind: int, record: np.void, instrument: Instrument | None) -> dict[
             }
         case Kind.CLEAR:
             return {"reason": _name(Reason, row["reason"])}
+        case Kind.FUNDING:
+            return {
+                "rate": _own(row, "rate"),
+                "next_funding_ts": int(row["next_funding_ts"]),
+                "predicted_rate": _own(row, "predicted_rate"),
+                "interval_ns": int(row["interval_ns"]),
+            }
+        case Kind.MARK:
+            return {"mark_price": _own(row, "mark_price"), "index_price": _own(row, "index_price")}
+        case Kind.OPEN_INTEREST:
+            return {"open_interest": _own(row, "open_interest"), "value": _own(row, "value")}
+        case Kind.LIQUIDATION:
+            return {
+                "aggressor": _name(Aggressor, row["aggressor"]),
+                "order_price": _own(row, "order_price"),
+                "size": _size(row["size"], instrument),
+                "average_price": _own(row, "average_price"),
+            }
     return {
         "state": _name(State, row["state"]),
         "reason": _name(Reason, row["reason"]),
@@ -162,6 +181,12 @@ def _price(scaled: int, instrument: Instrument | None) -> str | None:
 
 def _size(scaled: int, instrument: Instrument | None) -> str:
     return _decimal(int(scaled), instrument.size_exponent if instrument else 0)
+
+
+def _own(row: np.void, field: str) -> str | None:
+    """A value that brings its own exponent."""
+    number = int(row[field])
+    return None if number == UNDEFINED_PRICE else _decimal(number, int(row[f"{field}_exponent"]))
 
 
 def _decimal(number: int, exponent: int) -> str:

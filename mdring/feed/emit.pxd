@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from mdring.feed.fixed cimport LevelRecords
+from mdring.feed.fixed cimport LevelForm, LevelRecords
 from mdring.ring._ring cimport Words, Writer
 
 cdef enum:
@@ -49,6 +49,10 @@ cdef class Emit:
     cdef int reserve(self, Py_ssize_t count) except -1
     cdef void fill(self, uint8_t *record, Channel channel, int kind, int flags, int64_t ts_event,
                    uint64_t venue_seq) noexcept
+    cdef uint8_t *next_record(self, Channel channel, int kind, int flags, int64_t ts_event,
+                              uint64_t venue_seq) except NULL
+    cdef Py_ssize_t scan(self, Channel channel, int side, object levels, int64_t ts_event, uint64_t venue_seq, int flags,
+                         LevelForm form, int count_at) except -1
     cdef int add_run(self, Channel channel, int data_type, Py_ssize_t count) except -1
     cdef void truncate(self, Py_ssize_t record_count) noexcept
     cdef int check_closed(self) except -1

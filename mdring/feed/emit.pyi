@@ -36,7 +36,8 @@ class Emit:
 
     Price and size arguments are decimal text as the venue sent it. They are scaled exactly; text that is
     malformed or does not fit, a price that is not positive, or a negative size raises ``fixed.DecimalError``
-    and stages nothing. TRADE, BBO and LEVEL without a ``ts_event`` (0) get the flag BAD_TS_EVENT.
+    and stages nothing. All kinds but CLEAR and STATUS get the flag BAD_TS_EVENT if they have no ``ts_event`` (0).
+    Rates, mark and index prices, open interest and prices of liquidations bring an exponent of their own.
     """
 
     def __new__(cls, capacity: int = 32768) -> Self:
@@ -78,11 +79,37 @@ class Emit:
         ts_event: int,
         venue_seq: int = 0,
         flags: Flags | int = 0,
+        count_at: int = 0,
     ) -> int:
         """Stage one LEVEL per ``["price", "size", …]`` of a JSON array (a ``msgspec.Raw`` or bytes).
 
-        Numbers may be quoted or bare; what follows the size in a level is skipped. Returns their number.
+        Numbers may be quoted or bare. ``count_at`` is which element, counted from 0, is the number of orders at
+        the level; 0: none is. What else follows the size in a level is skipped. Returns their number.
         """
+    def action_levels(
+        self,
+        channel: Channel,
+        side: Side | int,
+        levels: Buffer,
+        ts_event: int,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> int:
+        """``levels`` of the form ``["new" | "change" | "delete", price, size, …]``; "delete" makes the size 0."""
+    def sided_levels(
+        self, channel: Channel, levels: Buffer, ts_event: int, venue_seq: int = 0, flags: Flags | int = 0
+    ) -> int:
+        """``levels`` of the form ``["buy" | "sell", price, size, …]``, of both sides in one array; buy is BID."""
+    def object_levels(
+        self,
+        channel: Channel,
+        side: Side | int,
+        levels: Buffer,
+        ts_event: int,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> int:
+        """``levels`` of the form ``{"price": …, "qty": …, …}``, the keys in any order."""
     def level(
         self,
         channel: Channel,
@@ -117,6 +144,50 @@ class Emit:
         ts_event: int = 0,
     ) -> None:
         """Stage a STATUS. A channel with ``instrument_id`` 0 speaks for the whole venue."""
+    def funding(
+        self,
+        channel: Channel,
+        rate: str | bytes,
+        next_funding_ts: int,
+        ts_event: int,
+        predicted_rate: str | bytes | None = None,
+        interval_ns: int = 0,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> None:
+        """Stage a FUNDING. Rates are fractions, for ``interval_ns``; 0 stands for a time that is not known."""
+    def mark_price(
+        self,
+        channel: Channel,
+        mark_price: str | bytes | None,
+        index_price: str | bytes | None,
+        ts_event: int,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> None:
+        """Stage a MARK; None for the price that the message did not bring. (``mark`` is another thing.)"""
+    def open_interest(
+        self,
+        channel: Channel,
+        open_interest: str | bytes,
+        ts_event: int,
+        value: str | bytes | None = None,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> None:
+        """Stage an OPEN_INTEREST: in the unit of the instrument's sizes, and its ``value`` in the quote asset."""
+    def liquidation(
+        self,
+        channel: Channel,
+        order_price: str | bytes,
+        size: str | bytes,
+        aggressor: Aggressor | int,
+        ts_event: int,
+        average_price: str | bytes | None = None,
+        venue_seq: int = 0,
+        flags: Flags | int = 0,
+    ) -> None:
+        """Stage a LIQUIDATION. ``aggressor`` is the side of the order that closes the position (SELL: of a long)."""
     def end(self) -> None:
         """Close the event group: its last record gets LAST. An empty group is no group."""
     def mark(self) -> int:

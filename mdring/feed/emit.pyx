@@ -17,12 +17,16 @@ ring refuses leaves no hole in the numbers. Not for use by several threads at on
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from mdring.feed.fixed cimport FAULT_SIGN, LevelRecords, ScanError, raise_fault, raise_scan_error, scale_object, scan_levels
+from mdring.feed.fixed cimport (
+    FAULT_SIGN, FORM_ACTION, FORM_OBJECT, FORM_PLAIN, FORM_SIDED, LevelForm, LevelRecords, ScanError, raise_fault,
+    raise_scan_error, scale_object, scan_levels, split_object,
+)
 from mdring import record as _record
 from mdring.record import DataType, Flags, Kind, offset_of
 from mdring.ring import _ring
@@ -69,16 +73,43 @@ cdef Py_ssize_t STATUS_EXPECTED = offset_of("expected", _record.STATUS)
 cdef Py_ssize_t STATUS_FOUND = offset_of("found", _record.STATUS)
 cdef Py_ssize_t STATUS_DETAIL = offset_of("detail", _record.STATUS)
 cdef Py_ssize_t DETAIL_BYTES = _record.STATUS["detail"].itemsize
+cdef Py_ssize_t RATE = offset_of("rate", _record.FUNDING)
+cdef Py_ssize_t RATE_EXPONENT = offset_of("rate_exponent", _record.FUNDING)
+cdef Py_ssize_t PREDICTED_RATE = offset_of("predicted_rate", _record.FUNDING)
+cdef Py_ssize_t PREDICTED_RATE_EXPONENT = offset_of("predicted_rate_exponent", _record.FUNDING)
+cdef Py_ssize_t NEXT_FUNDING_TS = offset_of("next_funding_ts", _record.FUNDING)
+cdef Py_ssize_t INTERVAL_NS = offset_of("interval_ns", _record.FUNDING)
+cdef Py_ssize_t MARK_PRICE = offset_of("mark_price", _record.MARK)
+cdef Py_ssize_t MARK_PRICE_EXPONENT = offset_of("mark_price_exponent", _record.MARK)
+cdef Py_ssize_t INDEX_PRICE = offset_of("index_price", _record.MARK)
+cdef Py_ssize_t INDEX_PRICE_EXPONENT = offset_of("index_price_exponent", _record.MARK)
+cdef Py_ssize_t OPEN_INTEREST = offset_of("open_interest", _record.OPEN_INTEREST)
+cdef Py_ssize_t OPEN_INTEREST_EXPONENT = offset_of("open_interest_exponent", _record.OPEN_INTEREST)
+cdef Py_ssize_t OPEN_INTEREST_VALUE = offset_of("value", _record.OPEN_INTEREST)
+cdef Py_ssize_t OPEN_INTEREST_VALUE_EXPONENT = offset_of("value_exponent", _record.OPEN_INTEREST)
+cdef Py_ssize_t LIQUIDATION_AGGRESSOR = offset_of("aggressor", _record.LIQUIDATION)
+cdef Py_ssize_t ORDER_PRICE = offset_of("order_price", _record.LIQUIDATION)
+cdef Py_ssize_t ORDER_PRICE_EXPONENT = offset_of("order_price_exponent", _record.LIQUIDATION)
+cdef Py_ssize_t AVERAGE_PRICE = offset_of("average_price", _record.LIQUIDATION)
+cdef Py_ssize_t AVERAGE_PRICE_EXPONENT = offset_of("average_price_exponent", _record.LIQUIDATION)
 
 cdef int KIND_TRADE = Kind.TRADE
 cdef int KIND_BBO = Kind.BBO
 cdef int KIND_LEVEL = Kind.LEVEL
 cdef int KIND_CLEAR = Kind.CLEAR
 cdef int KIND_STATUS = Kind.STATUS
+cdef int KIND_FUNDING = Kind.FUNDING
+cdef int KIND_MARK = Kind.MARK
+cdef int KIND_OPEN_INTEREST = Kind.OPEN_INTEREST
+cdef int KIND_LIQUIDATION = Kind.LIQUIDATION
 cdef int TYPE_TRADE = _record.DATA_TYPE_OF_KIND[Kind.TRADE]
 cdef int TYPE_BBO = _record.DATA_TYPE_OF_KIND[Kind.BBO]
 cdef int TYPE_BOOK = _record.DATA_TYPE_OF_KIND[Kind.LEVEL]
 cdef int TYPE_STATUS = _record.DATA_TYPE_OF_KIND[Kind.STATUS]
+cdef int TYPE_FUNDING = _record.DATA_TYPE_OF_KIND[Kind.FUNDING]
+cdef int TYPE_MARK = _record.DATA_TYPE_OF_KIND[Kind.MARK]
+cdef int TYPE_OPEN_INTEREST = _record.DATA_TYPE_OF_KIND[Kind.OPEN_INTEREST]
+cdef int TYPE_LIQUIDATION = _record.DATA_TYPE_OF_KIND[Kind.LIQUIDATION]
 cdef int FLAG_LAST = Flags.LAST
 cdef int FLAG_BAD_TS_EVENT = Flags.BAD_TS_EVENT
 # Data of another moment says nothing about the latency of this one.
@@ -137,6 +168,17 @@ cdef class Channel:
                 f"{self.price_exponent}, {self.size_exponent})")
 
 
+cdef int64_t _put_own(uint8_t *record, Py_ssize_t offset, Py_ssize_t exponent_offset, text) except? -1:
+    """Put a value with an exponent of its own; None: there is no such value. Returns what was put."""
+    cdef int8_t exponent = 0
+    cdef int64_t value = NO_PRICE
+    if text is not None:
+        value = split_object(text, &exponent)
+    _put_i64(record, offset, value)
+    (<int8_t *>(record + exponent_offset))[0] = exponent
+    return value
+
+
 cdef int _scale_side(Channel channel, price, size, int64_t *scaled_price, int64_t *scaled_size) except -1:
     """One side of a BBO."""
     scaled_price[0] = NO_PRICE
@@ -165,6 +207,8 @@ cdef class Emit:
         self.level_records.record_size = RECORD_SIZE
         self.level_records.price_offset = PRICE
         self.level_records.size_offset = SIZE
+        self.level_records.side_offset = SIDE
+        self.level_records.count_offset = ORDER_COUNT
         self.level_records.pattern = self.pattern
         self.reserve(capacity)
 
@@ -276,14 +320,17 @@ cdef class Emit:
         _put_i64(record, ASK_SIZE, sizes[1])
         self.add_run(channel, TYPE_BBO, 1)
 
-    def levels(self, Channel channel not None, int side, levels, int64_t ts_event, uint64_t venue_seq=0, int flags=0):
-        """Stage one LEVEL per ``["price", "size", …]`` of a JSON array; returns their number."""
+    cdef Py_ssize_t scan(self, Channel channel, int side, object levels, int64_t ts_event, uint64_t venue_seq, int flags,
+                         LevelForm form, int count_at) except -1:
+        """Stage one LEVEL per level of a JSON array; returns their number."""
         cdef Py_buffer view
         cdef ScanError error
         cdef Py_ssize_t count
         cdef LevelRecords *target = &self.level_records
         PyObject_GetBuffer(levels, &view, PyBUF_SIMPLE)
         try:
+            target.form = form
+            target.count_at = count_at
             target.capacity = view.len // 6 + 1
             self.reserve(target.capacity)
             target.records = self.records + self.record_count * RECORD_SIZE
@@ -304,6 +351,27 @@ cdef class Emit:
         if count:
             self.add_run(channel, TYPE_BOOK, count)
         return count
+
+    def levels(self, Channel channel not None, int side, levels, int64_t ts_event, uint64_t venue_seq=0, int flags=0,
+               int count_at=0):
+        """Stage one LEVEL per ``["price", "size", …]`` of a JSON array; returns their number."""
+        if count_at and count_at < 2:
+            raise ValueError(f"element {count_at} of a level is its price or size")
+        return self.scan(channel, side, levels, ts_event, venue_seq, flags, FORM_PLAIN, count_at)
+
+    def action_levels(self, Channel channel not None, int side, levels, int64_t ts_event, uint64_t venue_seq=0,
+                      int flags=0):
+        """Stage one LEVEL per ``["new" | "change" | "delete", price, size, …]``; returns their number."""
+        return self.scan(channel, side, levels, ts_event, venue_seq, flags, FORM_ACTION, 0)
+
+    def sided_levels(self, Channel channel not None, levels, int64_t ts_event, uint64_t venue_seq=0, int flags=0):
+        """Stage one LEVEL per ``["buy" | "sell", price, size, …]``; returns their number."""
+        return self.scan(channel, 0, levels, ts_event, venue_seq, flags, FORM_SIDED, 0)
+
+    def object_levels(self, Channel channel not None, int side, levels, int64_t ts_event, uint64_t venue_seq=0,
+                      int flags=0):
+        """Stage one LEVEL per ``{"price": …, "qty": …}``; returns their number."""
+        return self.scan(channel, side, levels, ts_event, venue_seq, flags, FORM_OBJECT, 0)
 
     def level(self, Channel channel not None, int side, price, size, int64_t ts_event, uint64_t venue_seq=0,
               int flags=0, uint32_t order_count=0):
@@ -344,6 +412,53 @@ cdef class Emit:
         _put_u64(record, STATUS_FOUND, found)
         memcpy(record + STATUS_DETAIL, <const char *>text, len(text))
         self.add_run(channel, TYPE_STATUS, 1)
+
+    cdef uint8_t *next_record(self, Channel channel, int kind, int flags, int64_t ts_event,
+                              uint64_t venue_seq) except NULL:
+        """Room for one more record, with what every kind has."""
+        self.reserve(1)
+        cdef uint8_t *record = self.records + self.record_count * RECORD_SIZE
+        self.fill(record, channel, kind, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event, venue_seq)
+        return record
+
+    def funding(self, Channel channel not None, rate, int64_t next_funding_ts, int64_t ts_event, predicted_rate=None,
+                int64_t interval_ns=0, uint64_t venue_seq=0, int flags=0):
+        """Stage a FUNDING."""
+        cdef uint8_t *record = self.next_record(channel, KIND_FUNDING, flags, ts_event, venue_seq)
+        _put_own(record, RATE, RATE_EXPONENT, rate)
+        _put_own(record, PREDICTED_RATE, PREDICTED_RATE_EXPONENT, predicted_rate)
+        _put_i64(record, NEXT_FUNDING_TS, next_funding_ts)
+        _put_i64(record, INTERVAL_NS, interval_ns)
+        self.add_run(channel, TYPE_FUNDING, 1)
+
+    def mark_price(self, Channel channel not None, mark_price, index_price, int64_t ts_event, uint64_t venue_seq=0,
+                   int flags=0):
+        """Stage a MARK."""
+        cdef uint8_t *record = self.next_record(channel, KIND_MARK, flags, ts_event, venue_seq)
+        _put_own(record, MARK_PRICE, MARK_PRICE_EXPONENT, mark_price)
+        _put_own(record, INDEX_PRICE, INDEX_PRICE_EXPONENT, index_price)
+        self.add_run(channel, TYPE_MARK, 1)
+
+    def open_interest(self, Channel channel not None, open_interest, int64_t ts_event, value=None, uint64_t venue_seq=0,
+                      int flags=0):
+        """Stage an OPEN_INTEREST."""
+        cdef uint8_t *record = self.next_record(channel, KIND_OPEN_INTEREST, flags, ts_event, venue_seq)
+        if _put_own(record, OPEN_INTEREST, OPEN_INTEREST_EXPONENT, open_interest) < 0:
+            raise_fault(FAULT_SIGN, f"open interest of {open_interest!r}")
+        _put_own(record, OPEN_INTEREST_VALUE, OPEN_INTEREST_VALUE_EXPONENT, value)
+        self.add_run(channel, TYPE_OPEN_INTEREST, 1)
+
+    def liquidation(self, Channel channel not None, order_price, size, int aggressor, int64_t ts_event,
+                    average_price=None, uint64_t venue_seq=0, int flags=0):
+        """Stage a LIQUIDATION."""
+        cdef int64_t scaled_size = scale_object(size, channel.size_exponent)
+        cdef uint8_t *record = self.next_record(channel, KIND_LIQUIDATION, flags, ts_event, venue_seq)
+        if _put_own(record, ORDER_PRICE, ORDER_PRICE_EXPONENT, order_price) <= 0 or scaled_size <= 0:
+            raise_fault(FAULT_SIGN, f"liquidation of {size!r} at {order_price!r}")
+        _put_own(record, AVERAGE_PRICE, AVERAGE_PRICE_EXPONENT, average_price)
+        _put_i64(record, SIZE, scaled_size)
+        _put_u8(record, LIQUIDATION_AGGRESSOR, aggressor)
+        self.add_run(channel, TYPE_LIQUIDATION, 1)
 
     def end(self):
         """Close the event group: its last record gets LAST. An empty group is no group."""

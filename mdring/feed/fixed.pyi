@@ -16,6 +16,12 @@ def scale(text: str | bytes, exponent: int) -> int:
     Raises DecimalError if the text is malformed or cannot be held exactly.
     """
 
+def split(text: str | bytes) -> tuple[int, int]:
+    """The number as (value, exponent), ``value * 10**exponent`` being equal to decimal ``text``.
+
+    The exponent is the one nearest to 0, and never above it. Raises DecimalError.
+    """
+
 def text(value: int, exponent: int) -> str:
     """Decimal text of ``value * 10**exponent``, with ``-exponent`` digits behind the point (none if positive)."""
 

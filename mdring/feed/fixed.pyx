@@ -16,14 +16,14 @@ for a rounded price is a wrong price. Refused too: whitespace, NaN, Infinity, an
 
 The range is symmetric, ``±(2**63 - 1)``: the remaining value is ``record.UNDEFINED_PRICE``.
 
-``scan_levels`` reads an array of price levels, ``[["price", "size", …], …]``, straight into records. It knows a
-record only as a pattern to copy and two offsets. ``quoted_after`` looks at a message's head, for the adapters that
+``scan_levels`` reads an array of price levels, ``[["price", "size", …], …]`` or another of the forms that venues
+have, straight into records. It knows a record only as a pattern to copy and some offsets. ``quoted_after`` looks at a message's head, for the adapters that
 route by it. No function here reads a byte outside the text it is given.
 """
 
 from decimal import Decimal
 
-from libc.stdint cimport INT64_MAX, uint64_t
+from libc.stdint cimport INT64_MAX, int8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from mdring.feed.adapter import VenueProtocolError
@@ -37,10 +37,14 @@ cdef extern from "Python.h":
 # Above this a decimal exponent only says "overflow" or "zero"; it stops the count before the count overflows.
 cdef int EXPONENT_CEILING = 100_000
 cdef int MAX_EXPONENT = 1_000
+# The finest exponent that a value may bring itself; it has one byte in the record.
+cdef int LEAST_OWN_EXPONENT = -100
 # A number of so many digits fits without a check.
 cdef int SAFE_DIGITS = 18
 # Nesting that is accepted in the parts of a level that are skipped.
 cdef int MAX_DEPTH = 64
+# The record has four bytes for the number of orders at a level.
+cdef int64_t MAX_COUNT = 0xFFFFFFFF
 # How much of a refused text an error message shows.
 cdef int SHOWN = 40
 
@@ -65,13 +69,21 @@ cdef inline bint _digit(char c) noexcept nogil:
     return c'0' <= c <= c'9'
 
 
-cdef Fault _number_by_parts(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+cdef struct Parts:
+    # A number taken apart: (-1)**negative * mantissa * 10**power. Trailing zeros are in the power.
+    uint64_t mantissa
+    Py_ssize_t power
+    bint negative
+    bint too_long  # there are more digits than the mantissa has
+
+
+cdef Fault _parts(const char **at, const char *end, Parts *parts) noexcept nogil:
     """Any number of the grammar. Trailing zeros of the mantissa are kept apart from it, as a count: hence a
     mantissa that would have to be divided is inexact, and one that outgrows 64 bits is so or overflows."""
     cdef const char *p = at[0]
     cdef bint negative = False, point = False, too_long = False, digit_seen = False, power_negative = False
     cdef uint64_t mantissa = 0, digit
-    cdef Py_ssize_t zeros = 0, fraction = 0, shift
+    cdef Py_ssize_t zeros = 0, fraction = 0
     cdef int power = 0
     if p < end and (p[0] == c'-' or p[0] == c'+'):
         negative = p[0] == c'-'
@@ -111,18 +123,34 @@ cdef Fault _number_by_parts(const char **at, const char *end, int exponent, int6
                 power = power * 10 + (p[0] - c'0')
             p += 1
     at[0] = p
-    if mantissa == 0:
+    parts.mantissa = mantissa
+    parts.power = zeros - fraction + (-power if power_negative else power)
+    parts.negative = negative
+    parts.too_long = too_long
+    return FAULT_NONE
+
+
+cdef Fault _join(const Parts *parts, int exponent, int64_t *value) noexcept nogil:
+    """Bring a number to an exponent."""
+    cdef Py_ssize_t shift = parts.power - exponent
+    if parts.mantissa == 0:
         value[0] = 0
         return FAULT_NONE
-    shift = zeros - fraction + (-power if power_negative else power) - exponent
     if shift < 0:
         return FAULT_INEXACT
-    if too_long or shift > SAFE_DIGITS or mantissa > <uint64_t>INT64_MAX // POWER[shift]:
+    if parts.too_long or shift > SAFE_DIGITS or parts.mantissa > <uint64_t>INT64_MAX // POWER[shift]:
         return FAULT_OVERFLOW
-    value[0] = <int64_t>(mantissa * POWER[shift])
-    if negative:
+    value[0] = <int64_t>(parts.mantissa * POWER[shift])
+    if parts.negative:
         value[0] = -value[0]
     return FAULT_NONE
+
+
+cdef Fault _number_by_parts(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+    """Any number of the grammar, at an exponent."""
+    cdef Parts parts
+    cdef Fault fault = _parts(at, end, &parts)
+    return fault if fault != FAULT_NONE else _join(&parts, exponent, value)
 
 
 cdef inline bint _eight_digits(const char *p, uint64_t *value) noexcept nogil:
@@ -196,7 +224,30 @@ cdef Fault scale_text(const char *text, Py_ssize_t length, int exponent, int64_t
     return fault
 
 
+cdef Fault split_text(const char *text, Py_ssize_t length, int64_t *value, int8_t *exponent) noexcept nogil:
+    """A text that is one number and nothing else, with the exponent nearest to 0 that holds it exactly."""
+    cdef const char *p = text
+    cdef Parts parts
+    cdef Fault fault = _parts(&p, text + length, &parts)
+    if fault != FAULT_NONE or p != text + length:
+        return FAULT_MALFORMED
+    exponent[0] = 0
+    if parts.mantissa == 0 or parts.power >= 0:
+        return _join(&parts, 0, value)
+    if parts.power < LEAST_OWN_EXPONENT:
+        return FAULT_INEXACT
+    exponent[0] = <int8_t>parts.power
+    return _join(&parts, exponent[0], value)
+
+
 # ---- arrays of price levels -------------------------------------------------------------------------------
+
+cdef struct Level:
+    int64_t price
+    int64_t size
+    int64_t count
+    uint8_t side
+    bint deletes
 
 
 cdef inline const char *_skip_space(const char *p, const char *end) noexcept nogil:
@@ -264,39 +315,134 @@ cdef bint _skip_value(const char **at, const char *end) noexcept nogil:
     return depth == 0 and p > begin
 
 
-cdef inline Fault _level(const char **at, const char *end, int price_exponent, int size_exponent,
-                         int64_t *price, int64_t *size) noexcept nogil:
-    """``["price", "size", …]``; moves ``at`` behind it. Price above 0, size not below."""
+cdef inline bint _is_word(const char *p, const char *end, const char *word, Py_ssize_t length) noexcept nogil:
+    """Whether the JSON string ``"word"`` begins at ``p``; ``length`` is that of ``word``."""
+    return end - p >= length + 2 and p[0] == c'"' and p[length + 1] == c'"' and memcmp(p + 1, word, length) == 0
+
+
+cdef Fault _level_word(const char **at, const char *end, LevelForm form, Level *level) noexcept nogil:
+    """The word before the price: what is to be done, or the side; moves ``at`` behind it and its comma."""
+    cdef const char *p = at[0]
+    if form == FORM_ACTION:
+        level.deletes = _is_word(p, end, b"delete", 6)
+        if not level.deletes and not _is_word(p, end, b"new", 3) and not _is_word(p, end, b"change", 6):
+            return FAULT_MALFORMED
+    elif _is_word(p, end, b"buy", 3):
+        level.side = 1
+    elif _is_word(p, end, b"sell", 4):
+        level.side = 2
+    else:
+        return FAULT_MALFORMED
+    if not _skip_string(at, end):
+        return FAULT_MALFORMED
+    at[0] = _skip_space(at[0], end)
+    if at[0] == end or at[0][0] != c',':
+        return FAULT_MALFORMED
+    at[0] = _skip_space(at[0] + 1, end)
+    return FAULT_NONE
+
+
+cdef inline Fault _level(const char **at, const char *end, int price_exponent, int size_exponent, LevelForm form,
+                         int count_at, Level *level) noexcept nogil:
+    """A level that is an array; moves ``at`` behind it. Price above 0, size not below."""
     cdef const char *p = at[0]
     cdef Fault fault
+    cdef int element = 2
     if p == end or p[0] != c'[':
         return FAULT_MALFORMED
     at[0] = _skip_space(p + 1, end)
-    fault = _level_number(at, end, price_exponent, price)
+    if form != FORM_PLAIN:
+        fault = _level_word(at, end, form, level)
+        if fault != FAULT_NONE:
+            return fault
+    fault = _level_number(at, end, price_exponent, &level.price)
     if fault != FAULT_NONE:
         return fault
     at[0] = _skip_space(at[0], end)
     if at[0] == end or at[0][0] != c',':
         return FAULT_MALFORMED
     at[0] = _skip_space(at[0] + 1, end)
-    fault = _level_number(at, end, size_exponent, size)
+    fault = _level_number(at, end, size_exponent, &level.size)
     if fault != FAULT_NONE:
         return fault
     at[0] = _skip_space(at[0], end)
     while at[0] < end and at[0][0] == c',':
         at[0] = _skip_space(at[0] + 1, end)
-        if not _skip_value(at, end):
+        if element == count_at:
+            fault = _level_number(at, end, 0, &level.count)
+            if fault != FAULT_NONE:
+                return fault
+        elif not _skip_value(at, end):
             return FAULT_MALFORMED
+        element += 1
         at[0] = _skip_space(at[0], end)
-    if at[0] == end or at[0][0] != c']':
+    if at[0] == end or at[0][0] != c']' or (count_at and element <= count_at):
         return FAULT_MALFORMED
     at[0] += 1
-    return FAULT_SIGN if price[0] <= 0 or size[0] < 0 else FAULT_NONE
+    return FAULT_NONE
+
+
+cdef Fault _level_object(const char **at, const char *end, int price_exponent, int size_exponent,
+                         Level *level) noexcept nogil:
+    """``{"price": …, "qty": …}``, the keys in any order and others between them; moves ``at`` behind it."""
+    cdef bint priced = False, sized = False, more = True
+    cdef const char *key
+    cdef Fault fault
+    if at[0] == end or at[0][0] != c'{':
+        return FAULT_MALFORMED
+    at[0] = _skip_space(at[0] + 1, end)
+    while more:
+        key = at[0]
+        if key == end or key[0] != c'"' or not _skip_string(at, end):
+            return FAULT_MALFORMED
+        at[0] = _skip_space(at[0], end)
+        if at[0] == end or at[0][0] != c':':
+            return FAULT_MALFORMED
+        at[0] = _skip_space(at[0] + 1, end)
+        fault = FAULT_NONE
+        if _is_word(key, end, b"price", 5):
+            fault = FAULT_MALFORMED if priced else _level_number(at, end, price_exponent, &level.price)
+            priced = True
+        elif _is_word(key, end, b"qty", 3):
+            fault = FAULT_MALFORMED if sized else _level_number(at, end, size_exponent, &level.size)
+            sized = True
+        elif not _skip_value(at, end):
+            fault = FAULT_MALFORMED
+        if fault != FAULT_NONE:
+            return fault
+        at[0] = _skip_space(at[0], end)
+        more = at[0] < end and at[0][0] == c','
+        if more:
+            at[0] = _skip_space(at[0] + 1, end)
+    if at[0] == end or at[0][0] != c'}' or not priced or not sized:
+        return FAULT_MALFORMED
+    at[0] += 1
+    return FAULT_NONE
+
+
+cdef inline Fault _put_level(const LevelRecords *target, Level *level, uint8_t *record) noexcept nogil:
+    """Write the record of a level, if it can be one."""
+    if level.deletes:
+        level.size = 0
+    if level.price <= 0 or level.size < 0 or level.count < 0:
+        return FAULT_SIGN
+    if level.count > MAX_COUNT:
+        return FAULT_OVERFLOW
+    memcpy(record, target.pattern, target.record_size)
+    (<int64_t *>(record + target.price_offset))[0] = level.price
+    (<int64_t *>(record + target.size_offset))[0] = level.size
+    if target.count_at:
+        (<uint32_t *>(record + target.count_offset))[0] = <uint32_t>level.count
+    if target.form == FORM_SIDED:
+        record[target.side_offset] = level.side
+    return FAULT_NONE
 
 
 cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_exponent, int size_exponent,
                             const LevelRecords *target, ScanError *error) noexcept nogil:
     """Write one record per level of the array ``text``; returns their number, or -1 and says why in ``error``.
+
+    ``target`` says of which form the levels are.
 
     The array is nothing but white space around it. ``capacity`` must be at least ``length // 6 + 1``, more than
     levels can stand in so many bytes.
@@ -305,7 +451,7 @@ cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_expon
     cdef const char *end = text + length
     cdef uint8_t *record = target.records
     cdef Py_ssize_t count = 0
-    cdef int64_t price = 0, size = 0
+    cdef Level level
     error.fault = FAULT_MALFORMED
     p = _skip_space(p, end)
     if p < end and p[0] == c'[':
@@ -316,12 +462,16 @@ cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_expon
             error.fault = FAULT_MALFORMED
             if count == target.capacity:
                 break
-            error.fault = _level(&p, end, price_exponent, size_exponent, &price, &size)
+            level.count = 0
+            level.deletes = False
+            if target.form == FORM_OBJECT:
+                error.fault = _level_object(&p, end, price_exponent, size_exponent, &level)
+            else:
+                error.fault = _level(&p, end, price_exponent, size_exponent, target.form, target.count_at, &level)
+            if error.fault == FAULT_NONE:
+                error.fault = _put_level(target, &level, record)
             if error.fault != FAULT_NONE:
                 break
-            memcpy(record, target.pattern, target.record_size)
-            (<int64_t *>(record + target.price_offset))[0] = price
-            (<int64_t *>(record + target.size_offset))[0] = size
             record += target.record_size
             count += 1
             p = _skip_space(p, end)
@@ -374,6 +524,22 @@ cdef int64_t scale_object(object text, int exponent) except? -1:
     return value
 
 
+cdef int64_t split_object(object text, int8_t *exponent) except? -1:
+    """``split_text`` of a ``str`` or ``bytes``. Raises DecimalError."""
+    cdef Fault fault = FAULT_MALFORMED
+    cdef int64_t value = 0
+    if isinstance(text, str):
+        if PyUnicode_IS_ASCII(text):
+            fault = split_text(PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), &value, exponent)
+    elif isinstance(text, bytes):
+        fault = split_text(<const char *>text, len(<bytes>text), &value, exponent)
+    else:
+        raise TypeError(f"decimal text is str or bytes, not {type(text).__name__}")
+    if fault != FAULT_NONE:
+        raise_fault(fault, f"{text[:SHOWN]!r}")
+    return value
+
+
 # ---- for Python -------------------------------------------------------------------------------------------
 
 
@@ -389,6 +555,16 @@ def scale(text, int exponent):
     Raises DecimalError if the text is malformed or cannot be held exactly.
     """
     return scale_object(text, _checked_exponent(exponent))
+
+
+def split(text):
+    """The number as (value, exponent), ``value * 10**exponent`` being equal to decimal ``text`` (str or bytes).
+
+    The exponent is the one nearest to 0, and never above it. Raises DecimalError.
+    """
+    cdef int8_t exponent = 0
+    value = split_object(text, &exponent)
+    return value, exponent
 
 
 def text(value, int exponent):

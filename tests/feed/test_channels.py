@@ -51,7 +51,8 @@ def publish(writer: Writer, channel: Channel, trades: int = 0, clears: int = 0, 
 
 
 def last(store: ChannelStore, instrument_id: int) -> list[int]:
-    return [store.last(instrument_id, data_type) for data_type in DataType]
+    """Of STATUS, TRADE, BBO, BOOK."""
+    return [store.last(instrument_id, data_type) for data_type in list(DataType)[:4]]
 
 
 def test_first_worker_begins_at_nothing(path: Path, ring: segment.Segment) -> None:
@@ -116,7 +117,7 @@ def test_channel_resumes_after_what_was_published(path: Path, ring: segment.Segm
     store.restore(ring)
     channel = Channel("A", 3, 1, 0, 0)
     store.resume(channel)
-    assert [channel.channel_seq(data_type) for data_type in DataType] == [0, 5, 0, 2]
+    assert [channel.channel_seq(data_type) for data_type in list(DataType)[:4]] == [0, 5, 0, 2]
     store.save([channel])
     store.close()
     again = ChannelStore.attach(path)
