@@ -64,14 +64,17 @@ class Audit:
         *,
         complete: bool = False,
         lossy_ring: bool = False,
+        standing: Mapping[int, int] | None = None,
     ) -> None:
-        """``records`` in the order of seq, from the first of the run. ``lossy_ring``: the venue ring was full at times,
-        so holes are allowed anywhere, if they are told."""
+        """``records`` in the order of seq, and all that was sent: of the whole run, or since a standstill at which the
+        books stood at the ids ``standing`` (by instrument id). ``lossy_ring``: the venue ring was full at times, so
+        holes are allowed anywhere, if they are told."""
         self._records = records
         self._instruments = list(instruments)
         self._sent = sent
         self._complete = complete
         self._lossy = lossy_ring
+        self._standing = standing or {}
 
     def check(self) -> None:
         """Everything."""
@@ -86,7 +89,7 @@ class Audit:
         for instrument in self._instruments:
             of_tape = self._of(instrument, Kind.TRADE).view(TRADE)
             sent = self._sent_of(instrument, DataType.TRADE)
-            true_of = {message.last: message for message in sent if message.intact}
+            true_of = {message.last: message for message in sent if message.readable}
             ids = [int(number) for number in of_tape["trade_id"]]
             assert len(set(ids)) == len(ids), f"{instrument.name}: a trade stands on the tape twice"
             for trade in of_tape:
@@ -122,7 +125,7 @@ class Audit:
         for instrument in self._instruments:
             of_tape = self._of(instrument, Kind.BBO).view(BBO)
             sent = self._sent_of(instrument, DataType.BBO)
-            true_of = {message.last: message for message in sent if message.intact}
+            true_of = {message.last: message for message in sent if message.readable}
             ids = of_tape["venue_seq"].astype(np.int64)
             assert (np.diff(ids) > 0).all(), f"{instrument.name}: quotes out of order, or twice"
             for quote in of_tape:
@@ -165,6 +168,7 @@ class Audit:
                 self._sent_of(instrument, DataType.BOOK),
                 self._tellings(instrument, (DataType.BOOK, DataType.STATUS)),
                 self._ends_of_validity(instrument),
+                self._standing.get(instrument.id, 0),
             ).check()
 
     def _ends_of_validity(self, instrument: Instrument) -> list[int]:
@@ -209,13 +213,14 @@ class _BookWalk:
         sent: Sequence[Sent],
         tellings: Seqs,
         ends: list[int],
+        standing: int,
     ) -> None:
         self._instrument = instrument
         self._records = records
-        self._true_of = {message.last: message for message in sent if message.intact}
+        self._true_of = {message.last: message for message in sent if message.readable}
         self._tellings = tellings
         self._ends = ends
-        self._local = 0  # the id that the book stands at; 0: it is invalid
+        self._local = standing  # the id that the book stands at; 0: it is invalid
         self._live = False  # whether a delta came after the snapshot
         self._valid_since = 0  # seq of the snapshot's end
 

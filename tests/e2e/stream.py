@@ -71,7 +71,7 @@ class StreamChecker:
         for kind in Kind:
             chosen = of_kind(batch, kind)
             if len(chosen):
-                _CHECKS[kind](chosen)
+                _CHECKS.get(kind, _check_padding)(chosen)
         self.last_seq = int(batch["seq"][-1])
         self.records += len(batch)
 

@@ -258,16 +258,16 @@ class System:
         """The book as the emulator has it."""
         return self.emulators[instrument.venue].book(VENUE, instrument.instrument, update_id)
 
-    def sent(self, venue: str) -> list[Sent]:
-        """What the venue's emulator has sent so far; its market must be paused."""
-        return read_truth_log(self.truth_log(venue))
+    def sent(self, venue: str, offset: int = 0) -> list[Sent]:
+        """What the venue's emulator has sent so far, or from a byte of its log on; its market must be paused."""
+        return read_truth_log(self.truth_log(venue), offset)
 
     def audit(self, tape: Recorder, *, complete: bool = False, lossy_ring: bool = False) -> Records:
         """Hold all of the tape against all that was sent; the markets must be settled. Returns the records."""
         records = tape.records()
         for venue in self.venues:
-            audit = Audit(records, tape.instruments(venue), self.sent(venue), complete=complete, lossy_ring=lossy_ring)
-            audit.check()
+            sent = self.sent(venue)
+            Audit(records, tape.instruments(venue), sent, complete=complete, lossy_ring=lossy_ring).check()
         return records
 
     def resume(self) -> None:

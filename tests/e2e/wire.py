@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from mdring.emulator.faults import FaultKind
 from mdring.record import Aggressor, DataType, Side
 
 _MS: Final = 1_000_000
@@ -29,7 +30,10 @@ class Row(Struct, frozen=True):
 
 
 class Sent(Struct, frozen=True):
-    """One message of market data that befell a connection. ``intact``: it went out as it was meant."""
+    """One message of market data that befell a connection.
+
+    ``intact``: it went out as it was meant. ``readable``: its text did, if not in the way that the venue documents.
+    """
 
     connection: int
     instrument: str
@@ -39,6 +43,7 @@ class Sent(Struct, frozen=True):
     rows: tuple[Row, ...]
     ts_event: int  # ns; 0: it has none
     intact: bool
+    readable: bool
 
 
 class _Line(Struct):
@@ -55,23 +60,26 @@ class _Line(Struct):
 _LINES: Final = msgspec.json.Decoder(_Line)
 
 
-def read_truth_log(path: Path) -> list[Sent]:
-    """All messages of trades, quotes and book changes, in their order."""
-    lines = [_LINES.decode(line) for line in path.read_bytes().splitlines()]
+def read_truth_log(path: Path, offset: int = 0) -> list[Sent]:
+    """All messages of trades, quotes and book changes from a byte of the log on, in their order."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        lines = [_LINES.decode(line) for line in file]
     return [_sent(line) for line in lines if line.stream]
 
 
 def _sent(line: _Line) -> Sent:
     text = line.text.encode() if line.text else bytes(line.message)
     intact = line.ev == "sent" and not line.fault
+    readable = line.ev == "sent" and line.fault in ("", FaultKind.BINARY)
     try:
         message = msgspec.json.decode(text)
         data: dict[str, Any] = message.get("data", message)
-        return _of_data(line, data, intact)
+        return _of_data(line, data, intact, readable)
     except (msgspec.DecodeError, ArithmeticError, TypeError, KeyError):
         assert not intact, f"the emulator sent what this test cannot read: {text[:200]!r}"
         symbol = line.stream.partition("@")[0].upper()
-        return Sent(line.conn, symbol, _data_type(line.stream), 0, 0, (), 0, intact)
+        return Sent(line.conn, symbol, _data_type(line.stream), 0, 0, (), 0, intact, readable)
 
 
 def _data_type(stream: str) -> DataType:
@@ -79,7 +87,7 @@ def _data_type(stream: str) -> DataType:
     return {"trade": DataType.TRADE, "bookTicker": DataType.BBO, "depth": DataType.BOOK}[channel]
 
 
-def _of_data(line: _Line, data: dict[str, Any], intact: bool) -> Sent:
+def _of_data(line: _Line, data: dict[str, Any], intact: bool, readable: bool) -> Sent:
     data_type = _data_type(line.stream)
     match data_type:
         case DataType.TRADE:
@@ -99,4 +107,4 @@ def _of_data(line: _Line, data: dict[str, Any], intact: bool) -> Sent:
                 for price, size in levels
             ]
     ts_event = data.get("T", data.get("E", 0)) * _MS
-    return Sent(line.conn, data["s"], data_type, first, last, tuple(rows), ts_event, intact)
+    return Sent(line.conn, data["s"], data_type, first, last, tuple(rows), ts_event, intact, readable)
