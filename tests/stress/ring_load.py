@@ -98,9 +98,9 @@ class Scoreboard:
         """A writer opened the ring and goes on with ``first_seq``."""
         self._words.store(self._epochs + epoch, first_seq)
 
-    def epoch_begins(self) -> Numbers:
-        """The first seq of each epoch from 1; 0 for those that were not yet."""
-        return self._words.snapshot(self._epochs, MAX_EPOCHS)
+    def begin_of(self, epoch: int) -> int:
+        """The first seq of an epoch (they count from 1); 0 if it has not begun."""
+        return self._words.load(self._epochs + epoch)
 
 
 def kinds_of(seqs: Numbers) -> Numbers:
@@ -185,12 +185,12 @@ class Checker:
             first, _ = self._spans.get(epoch, (int(seqs[0]), 0))
             self._spans[epoch] = first, int(seqs[-1])
 
-    def finish(self, published: int, epoch_begins: Numbers) -> None:
+    def finish(self, published: int, scoreboard: Scoreboard) -> None:
         """All is read: the account must be exact, and each record of the epoch that published it."""
         assert self.received + self.skipped + self.lost == published
         for epoch, (first, last) in self._spans.items():
-            following = int(epoch_begins[epoch + 1]) or published + 1
-            assert epoch_begins[epoch] <= first <= last < following, f"a ghost of epoch {epoch}"
+            following = scoreboard.begin_of(epoch + 1) or published + 1
+            assert scoreboard.begin_of(epoch) <= first <= last < following, f"a ghost of epoch {epoch}"
 
 
 def _group_ends(random: np.random.Generator, count: int) -> npt.NDArray[np.bool_]:
@@ -244,5 +244,5 @@ def read_until_closed(path: Path, number: int, plan: ReaderPlan, scoreboard: Sco
             if mapped.state is RunState.CLOSED and before == mapped.cursor:
                 break
             reader.wait(idle.native, idle.spin_ns, 20_000_000)
-    checker.finish(mapped.cursor, scoreboard.epoch_begins())
+    checker.finish(mapped.cursor, scoreboard)
     scoreboard.store_result(number, received=checker.received, lost=checker.lost, laps=reader.laps, parts=checker.parts)
