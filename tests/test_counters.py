@@ -31,7 +31,8 @@ COUNTERS = {
     "RECORDS": 8, "CONNECTIONS": 9, "CONNECTS": 10, "RECONNECTS": 11, "GAPS": 12, "RESYNCS": 13, "REJECTS": 14,
     "DROPS": 15, "SNAPSHOTS": 16, "FETCH_ERRORS": 17, "UNKNOWN_MESSAGES": 18, "BOOKS": 19, "BOOKS_VALID": 20,
     "LAST_DATA_NS": 21, "SUBSCRIPTIONS": 22, "SUBSCRIPTIONS_REJECTED": 23, "BATCHES": 24, "LAG": 25, "RESTARTS": 26,
-    "EPOCH": 27, "POSITION": 28, "LOST": 29, "CPU_NS": 30,
+    "EPOCH": 27, "POSITION": 28, "LOST": 29, "CPU_NS": 30, "CHECKPOINTS": 31, "CHECKPOINT_LAG": 32,
+    "BOOKS_WITHOUT_CHECKPOINT": 33,
 }  # fmt: skip
 
 
@@ -58,7 +59,9 @@ def onlooker(path: Path) -> Counters:
 
 
 def test_a_counter_never_changes_its_place() -> None:
-    assert {counter.name: int(counter) for counter in Counter} == COUNTERS
+    places = {counter.name: int(counter) for counter in Counter}
+    assert {name: places.get(name) for name in COUNTERS} == COUNTERS
+    assert sorted(places.values()) == list(range(len(places))), "new counters come at the end"
 
 
 def test_the_parts_of_the_segment_do_not_overlap() -> None:

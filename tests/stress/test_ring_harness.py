@@ -33,12 +33,12 @@ class Build(NamedTuple):
 
 
 BUILDS = {
-    "native": Build(("-O3",), 500_000, 1_000_000_000),
-    "thread sanitizer": Build(("-O1", "-g", "-fsanitize=thread", "-Wno-tsan"), 100_000, 50_000_000),
+    "native": Build(("-O3",), 300_000, 1_000_000_000),
+    "thread sanitizer": Build(("-O1", "-g", "-fsanitize=thread", "-Wno-tsan"), 60_000, 50_000_000),
     "address and undefined behaviour sanitizers": Build(
-        ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"), 200_000, 100_000_000
+        ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"), 100_000, 100_000_000
     ),
-    "aarch64": Build(("-O3", "-static"), 200_000, 100_000_000, "aarch64-linux-gnu-gcc", "qemu-aarch64"),
+    "aarch64": Build(("-O3", "-static"), 100_000, 100_000_000, "aarch64-linux-gnu-gcc", "qemu-aarch64"),
 }
 TSAN = BUILDS["thread sanitizer"]
 

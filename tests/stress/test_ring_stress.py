@@ -60,7 +60,7 @@ def test_lapped_readers_get_whole_groups_and_exact_losses(run_folder: Path, reco
 
 @QUICK_OR_LONG
 def test_readers_that_the_writer_waits_for_lose_nothing(run_folder: Path, records: int) -> None:
-    records //= 4
+    records //= 8
     for plan, result in zip(PLANS, run(run_folder / "ring", records, lossless=True), strict=True):
         assert (result["lost"], result["laps"]) == (0, 0)
         if plan.wanted is None:
