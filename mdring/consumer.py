@@ -21,7 +21,6 @@ in step with the batches it delivers, through laps, too::
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
@@ -34,7 +33,6 @@ from msgspec import Struct
 
 from mdring import delivery
 from mdring.book import Book, BookSet
-from mdring.cursor_watch import cursor_watch
 from mdring.delivery import DELIVERIES, Delivery
 from mdring.instrument import Instrument, InstrumentTable
 from mdring.named_consumer import NamedConsumer
@@ -350,6 +348,10 @@ class Consumer:
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         """The same for asyncio programs: awaits without a busy loop, with one thread for all tapes of the process."""
+        import asyncio  # slow to import, and most consumers have no use for it
+
+        from mdring.cursor_watch import cursor_watch
+
         while True:
             # Before the poll: whatever comes after it then ends the wait.
             cursor = self._reader.cursor

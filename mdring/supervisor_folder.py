@@ -23,6 +23,7 @@ from typing import Final, Self
 
 import msgspec
 
+from mdring.book.table import create_checkpoints, create_table
 from mdring.config import Config, to_json
 from mdring.counters import Counters
 from mdring.instrument import InstrumentTable
@@ -35,8 +36,10 @@ logger = logging.getLogger(__name__)
 
 SUPERVISOR: Final = "supervisor"
 SEQUENCER: Final = "sequencer"
+BOOK_KEEPER: Final = "books"
 _CHANNEL_SLOT_SIZE: Final = 64  # one word per DataType of an instrument
 _MAX_INSTRUMENTS: Final = 4096  # rows of the instrument table and of the channels
+_MIN_BOOK_ROWS: Final = 256
 
 
 class StartError(Exception):
@@ -57,8 +60,13 @@ def readable_by_all() -> Iterator[None]:
 def _one_at_a_time(directory: Path) -> Iterator[None]:
     """Hold the directory of the runs, made if it is absent, against all other supervisors."""
     while True:
-        with readable_by_all():
-            directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with readable_by_all():
+                directory.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # a file is in the way; or a directory was, and was removed before it was looked at
+            if directory.exists() and not directory.is_dir():
+                raise
+            continue
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:  # another supervisor released the last run just now
@@ -212,6 +220,9 @@ class RunSegments:
                 _create_channels(folder.channels(venue.id), run_id).close()
             instruments = InstrumentTable.create(folder.instruments, run_id=run_id, capacity=_MAX_INSTRUMENTS)
             names = [SEQUENCER, *(worker_name(venue.id) for venue in config.enabled_venues)]
+            if config.books.enabled:
+                _create_books(folder, config, run_id)
+                names.append(BOOK_KEEPER)
             counters = {name: Counters.create(folder.counters(name), run_id=run_id) for name in names}
             Counters.create(folder.counters(SUPERVISOR), run_id=run_id).segment.close()
             own = Counters.open_as_writer(folder.counters(SUPERVISOR), os.getpid())
@@ -231,6 +242,14 @@ def _create_ring(path: Path, slots: int, run_id: int) -> segment.Segment:
 def _create_channels(path: Path, run_id: int) -> segment.Segment:
     return segment.create(path, SegmentKind.CHANNELS, version=LAYOUT_VERSION, fingerprint=FINGERPRINT, run_id=run_id,
                           slot_size=_CHANNEL_SLOT_SIZE, slot_count=_MAX_INSTRUMENTS)  # fmt: skip
+
+
+def _create_books(folder: RunFolder, config: Config, run_id: int) -> None:
+    # An instrument takes a second id if its venue changes the tick size beyond the exponents.
+    wanted = max(_MIN_BOOK_ROWS, 2 * config.subscription_count + 1)
+    rows = min(_MAX_INSTRUMENTS, 1 << (wanted - 1).bit_length())
+    create_table(folder.books, run_id=run_id, levels=config.books.levels, instruments=rows).close()
+    create_checkpoints(folder.checkpoints, run_id=run_id, size_bytes=config.checkpoint_bytes).close()
 
 
 def write_config(folder: RunFolder, config: Config) -> None:

@@ -68,9 +68,8 @@ def demo(own_runs: Path) -> Iterator[None]:
     """The run that the README's strategy attaches to: ``bin/supervisor --demo`` in another terminal."""
     process = subprocess.Popen([ROOT / "bin" / "supervisor", "--demo"], stderr=subprocess.DEVNULL)
     try:
-        with mdring.attach("demo", directory=own_runs, wait_s=60) as tape:
+        with mdring.attach("demo", instruments=["BTC-USDT"], directory=own_runs, wait_s=60) as tape:
             assert tape.wait(60)
-            tape.select(["BTC-USDT"], wait_s=60)
         yield
     finally:
         process.send_signal(signal.SIGINT)
