@@ -43,10 +43,10 @@ IDLE_BACKOFF = <int>MDRING_IDLE_BACKOFF
 IDLE_BLOCK = <int>MDRING_IDLE_BLOCK
 HISTOGRAM_BUCKETS = <int>MDRING_HISTOGRAM_BUCKETS
 
-# Longest stretch without a look at pending signals. A signal ends a futex wait by itself; the slice only
-# covers one that came just before the call, or was delivered to another thread.
+# Longest stretch without a look at pending signals. A signal ends a sleep by itself; the slice only covers one that
+# came just before the call, or was delivered to another thread.
 cdef uint64_t SIGNAL_SLICE_SPIN_NS = 2_000_000
-cdef uint64_t SIGNAL_SLICE_BLOCK_NS = 50_000_000
+cdef uint64_t SIGNAL_SLICE_SLEEP_NS = 50_000_000
 # A poll after one that delivered more, and a publication of more, let other threads run. Below, giving the GIL up
 # costs more than the copy.
 cdef uint64_t RELEASE_GIL_RECORDS = 64
@@ -157,7 +157,7 @@ cdef class Words:
         cdef bint woken
         _check(self, index, False)
         while waited < timeout_ns:
-            slice_ns = min(timeout_ns - waited, SIGNAL_SLICE_BLOCK_NS)
+            slice_ns = min(timeout_ns - waited, SIGNAL_SLICE_SLEEP_NS)
             with nogil:
                 woken = mdring_futex_wait(self.words + index, seen, slice_ns)
             if woken:
@@ -376,7 +376,8 @@ cdef class Reader:
         """
         cdef uint64_t waited = 0, slice_ns, start
         cdef bint there
-        cdef uint64_t signal_slice = SIGNAL_SLICE_BLOCK_NS if idle == MDRING_IDLE_BLOCK else SIGNAL_SLICE_SPIN_NS
+        cdef bint sleeps = idle == MDRING_IDLE_BLOCK or idle == MDRING_IDLE_BACKOFF
+        cdef uint64_t signal_slice = SIGNAL_SLICE_SLEEP_NS if sleeps else SIGNAL_SLICE_SPIN_NS
         if mdring_presence_of(&self.ring, self.state.next) != MDRING_NOT_YET:
             return True
         start = mdring_clock_ns(CLOCK_MONOTONIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -89,6 +90,16 @@ def test_a_blocked_wait_burns_no_cpu() -> None:
     begin = time.thread_time_ns()
     assert reader.wait(strategy.native, strategy.spin_ns, 300_000_000) is False
     assert time.thread_time_ns() - begin < 150_000_000  # CPU time, not wall time
+
+
+def test_backing_off_sleeps_ever_longer() -> None:
+    reader = SmallRing(8).reader()
+    strategy = IDLE_STRATEGIES["backoff"]
+    begin = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+    assert reader.wait(strategy.native, strategy.spin_ns, 500_000_000) is False
+    sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - begin
+    # 500 sleeps of a millisecond, and some shorter ones on the way there.
+    assert 0 < sleeps < 1200
 
 
 WAIT_IN_VAIN = """

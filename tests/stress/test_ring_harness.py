@@ -33,7 +33,7 @@ class Build(NamedTuple):
 
 
 BUILDS = {
-    "native": Build(("-O3",), 300_000, 1_000_000_000),
+    "native": Build(("-O3",), 300_000, 200_000_000),
     "thread sanitizer": Build(("-O1", "-g", "-fsanitize=thread", "-Wno-tsan"), 60_000, 50_000_000),
     "address and undefined behaviour sanitizers": Build(
         ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"), 100_000, 100_000_000
