@@ -29,6 +29,7 @@ from mdring.record import DataType
 from mdring.run import RUNS_DIRECTORY
 
 __all__ = [
+    "BooksConfig",
     "BreakerConfig",
     "Config",
     "ConfigError",
@@ -112,6 +113,21 @@ class SequencerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 20  # spun before an idle ``block`` sleeps
     cpu: Cpu | None = None  # absent: any
     max_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1024  # records
+
+
+class BooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[books]``: the book keeper, which makes last-value reads and late joins possible.
+
+    It reads the tape at most once in ``pause_us`` while records come, so that many of them cost one wake-up.
+    """
+
+    enabled: bool = True
+    levels: Annotated[int, Meta(ge=1, le=1_000)] = 50  # a side, in the book table; late joins give complete books
+    checkpoint_bytes: Annotated[int, Meta(ge=0, le=2**36)] = 0  # 0: see Config.checkpoint_bytes
+    idle: Idle = "block"
+    spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # spun before an idle ``block`` sleeps
+    pause_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 250
+    cpu: Cpu | None = None  # absent: any
 
 
 class SupervisorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -220,6 +236,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     run: RunConfig = RunConfig()
     tape: TapeConfig = TapeConfig()
     sequencer: SequencerConfig = SequencerConfig()
+    books: BooksConfig = BooksConfig()
     supervisor: SupervisorConfig = SupervisorConfig()
     log: LogConfig = LogConfig()
     venues: tuple[VenueConfig, ...] = ()
@@ -233,6 +250,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def venue_ids(self) -> dict[str, int]:
         """The ``venue_id`` of each enabled venue: its place in the file, from 1."""
         return {venue.id: number for number, venue in enumerate(self.venues, 1) if venue.enabled}
+
+    @property
+    def subscription_count(self) -> int:
+        """Number of instruments that the enabled venues subscribe to."""
+        return sum(len(venue.subscriptions) for venue in self.enabled_venues)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """``books.checkpoint_bytes``, or if that is 0: 128 KiB (4,000 levels a side) per instrument, at least 8 MiB."""
+        return self.books.checkpoint_bytes or max(8 * 2**20, 128 * 2**10 * self.subscription_count)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

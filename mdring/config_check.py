@@ -30,6 +30,9 @@ MIN_SLOTS: Final = 1 << (2 * (2 * _SNAPSHOT_LEVELS + 2) - 1).bit_length()
 MAX_SLOTS: Final = 2**26
 """8 GiB."""
 
+MIN_CHECKPOINT_BYTES: Final = 2**20
+"""Room for a few deep books."""
+
 _MAX_VENUES: Final = 255
 """``venue_id`` is one byte, and 0 means none."""
 
@@ -46,6 +49,8 @@ def resolve(config: Config, reader: StrictReader, folder: Path) -> Config:
     """
     _check_slots(reader, "tape.slots", config.tape.slots)
     _check_cpu(reader, "sequencer.cpu", config.sequencer.cpu)
+    _check_cpu(reader, "books.cpu", config.books.cpu)
+    _check_checkpoint_bytes(reader, config.books.checkpoint_bytes)
     _check_order(reader, "supervisor", config.supervisor, "restart_delay_ms", "max_restart_delay_ms")
     _check_venues(reader, config)
     return structs.replace(
@@ -159,6 +164,16 @@ def _check_cpu(reader: StrictReader, key: str, cpu: int | None) -> None:
     here = sorted(os.sched_getaffinity(0))
     if cpu is not None and cpu not in here:
         reader.report(key, "this process may not run on that CPU", found=cpu, valid=", ".join(map(str, here)))
+
+
+def _check_checkpoint_bytes(reader: StrictReader, size_bytes: int) -> None:
+    if 0 < size_bytes < MIN_CHECKPOINT_BYTES:
+        reader.report(
+            "books.checkpoint_bytes",
+            "wrong value",
+            found=size_bytes,
+            valid=f"at least {MIN_CHECKPOINT_BYTES}, or 0: as much as the subscriptions need",
+        )
 
 
 def _check_order(reader: StrictReader, key: str, table: Any, low: str, high: str) -> None:

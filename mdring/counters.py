@@ -61,12 +61,15 @@ class Counter(IntEnum):
     SUBSCRIPTIONS = 22
     SUBSCRIPTIONS_REJECTED = 23
     BATCHES = 24  # sequencer: batches published
-    LAG = 25  # sequencer: records waiting in the venue rings; named consumer: on the tape above its position
+    LAG = 25  # sequencer: records waiting in the venue rings; book keeper, named consumer: on the tape above position
     RESTARTS = 26  # supervisor: restarts of children
     EPOCH = 27
-    POSITION = 28  # named consumer: last seq it had
-    LOST = 29  # named consumer: records overwritten before it had them
+    POSITION = 28  # named consumer, book keeper: last seq it had
+    LOST = 29  # named consumer, book keeper: records overwritten before it had them
     CPU_NS = 30  # named consumer: CPU time of its process
+    CHECKPOINTS = 31  # book keeper: written
+    CHECKPOINT_LAG = 32  # book keeper: records that a late joiner has to replay
+    BOOKS_WITHOUT_CHECKPOINT = 33  # book keeper: for want of room nobody can join them late
 
 
 class Histogram(IntEnum):

@@ -69,6 +69,16 @@ class RunFolder:
         """The tape."""
         return self.path / "tape"
 
+    @property
+    def books(self) -> Path:
+        """The book table."""
+        return self.path / "books"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Complete books for late joiners."""
+        return self.path / "books.checkpoints"
+
     def venue_ring(self, venue: str) -> Path:
         """The venue's ring."""
         return self.path / f"ring.{venue}"
@@ -78,7 +88,7 @@ class RunFolder:
         return self.path / f"channels.{venue}"
 
     def counters(self, process: str) -> Path:
-        """The counters of ``supervisor``, ``sequencer`` or ``worker-<venue>``."""
+        """The counters of ``supervisor``, ``sequencer``, ``books`` or ``worker-<venue>``."""
         return self.path / f"counters.{process}"
 
     def processes(self) -> list[str]:

@@ -1,9 +1,9 @@
 """The supervisor: owns a run, from its folder to its last child.
 
 ``mdring up`` turns its process into the supervisor (``cli/up.py`` calls ``run``). It claims the run folder,
-makes the segments, starts the sequencer and one worker per enabled venue, watches their ends and heartbeats,
-starts them again, and at SIGINT, SIGTERM or the end of the wanted duration takes everything down in order:
-workers, then the sequencer (which brings the rest onto the tape), then the segments::
+makes the segments, starts the sequencer, the book keeper and one worker per enabled venue, watches their ends and
+heartbeats, starts them again, and at SIGINT, SIGTERM or the end of the wanted duration takes everything down in
+order: workers, then the sequencer (which brings the rest onto the tape), the book keeper, then the segments::
 
     code = run(load(Path("config.toml")), demo=True, duration_s=20)
 
@@ -42,6 +42,7 @@ from mdring.supervisor_child import Child, Command, Commands, describe_end
 from mdring.supervisor_demo import DEMO_RATE, EMULATOR, demo_config, emulator_words, with_endpoints
 from mdring.supervisor_farewell import say_farewell
 from mdring.supervisor_folder import (
+    BOOK_KEEPER,
     SEQUENCER,
     RunClaim,
     RunSegments,
@@ -191,6 +192,7 @@ class Supervisor:
             raise StartError(f"cannot make the segments of the run: {error}") from error
         self._emulator: Child | None = None
         self._endpoints: bytes | None = None
+        self._keeper: Child | None = None
         self._children: list[Child] = []
         self._workers: dict[Child, str] = {}  # with their venues
         self._watched: list[Child] = []
@@ -259,6 +261,8 @@ class Supervisor:
 
     def _start_children(self) -> None:
         self._sequencer = self._child(SEQUENCER, self._commands.sequencer, {})
+        if self._config.books.enabled:
+            self._keeper = self._child(BOOK_KEEPER, self._commands.keeper, {})
         for venue in self._config.enabled_venues:
             worker = self._child(
                 worker_name(venue.id),
@@ -268,7 +272,8 @@ class Supervisor:
             )
             self._workers[worker] = venue.id
         now_ns = time.monotonic_ns()
-        for child in (self._sequencer, *self._workers):
+        keepers = [] if self._keeper is None else [self._keeper]
+        for child in (self._sequencer, *keepers, *self._workers):
             self._watched.append(child)
             self._start(child, now_ns)
 
@@ -406,6 +411,10 @@ class Supervisor:
         self._watched.remove(self._sequencer)
         if not self._sequencer_given_up and not self._drain_sequencer() and self._failure is None:
             self._failure = "the sequencer did not bring all that was received onto the tape"
+        if self._keeper is not None:
+            self._watched.remove(self._keeper)
+            self._keeper.send_signal(signal.SIGTERM)
+            self._await_ends([self._keeper])
         if self._emulator is not None:
             self._watched.clear()
             self._emulator.send_signal(signal.SIGTERM)

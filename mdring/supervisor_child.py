@@ -49,6 +49,10 @@ class Commands:
         *(*_PYTHON_MODULE, "mdring.sequencer"),
         *("--run-folder", "{run_folder}", "--parent", "{parent}"),
     )
+    keeper: Command = (
+        *(*_PYTHON_MODULE, "mdring.book.keeper"),
+        *("--run-folder", "{run_folder}", "--parent", "{parent}"),
+    )
     worker: Command = (
         *(*_PYTHON_MODULE, "mdring.feed.worker"),
         *("--run-folder", "{run_folder}", "--venue", "{venue}", "--parent", "{parent}", "--control-fd", "{control_fd}"),

@@ -22,6 +22,7 @@ from typing import Any
 
 from mdring import supervisor
 from mdring.config import (
+    BooksConfig,
     Config,
     RunConfig,
     SubscriptionConfig,
@@ -71,12 +72,17 @@ def child_command(role: str, behaviour: str = "good") -> tuple[str, ...]:
 
 def commands(**behaviours: str) -> Commands:
     """Commands of good children, but for those whose behaviour is named by role."""
-    roles = ("sequencer", "worker", "emulator")
+    roles = ("sequencer", "keeper", "worker", "emulator")
     return Commands(**{role: child_command(role, behaviours.get(role, "good")) for role in roles})
 
 
-def small_config(directory: Path, venues: Sequence[str] = ("alpha",), name: str = "test", **more: Any) -> Config:
-    """A configuration with small segments and short times; ``more`` replaces keys of ``[supervisor]``."""
+def small_config(
+    directory: Path, venues: Sequence[str] = ("alpha",), name: str = "test", *, books: bool = False, **more: Any
+) -> Config:
+    """A configuration with small segments and short times; ``more`` replaces keys of ``[supervisor]``.
+
+    ``books``: with a book keeper.
+    """
     times = {
         "heartbeat_timeout_ms": 2_000,
         "restart_delay_ms": 20,
@@ -88,6 +94,7 @@ def small_config(directory: Path, venues: Sequence[str] = ("alpha",), name: str 
     return Config(
         run=RunConfig(name=name, directory=str(directory), state_directory=str(directory / "state")),
         tape=TapeConfig(slots=1024),
+        books=BooksConfig(enabled=books, levels=5, checkpoint_bytes=2**20),
         supervisor=SupervisorConfig(**{**times, **more}),
         venues=tuple(
             VenueConfig(id=venue, adapter="binance", ring_slots=1024, subscriptions=(subscription,)) for venue in venues
@@ -214,7 +221,8 @@ class _Child:
             self.say(json.dumps({"binance": where, "control_url": "http://127.0.0.1:3"}).encode() + b"\n")
             self.note("started")
             return self._beat(None, crashes=behaviour == "crash")
-        counters = Counters.open_as_writer(self._folder.counters(self._name), os.getpid())
+        process = "books" if self._options.role == "keeper" else self._name
+        counters = Counters.open_as_writer(self._folder.counters(process), os.getpid())
         self.note("started")
         if behaviour.startswith("say "):
             for line in json.loads(behaviour.removeprefix("say ")):

@@ -158,6 +158,7 @@ class TestTheShippedFile:
         defaults: dict[str, Any] = msgspec.to_builtins(Config())
         del defaults["venues"]
         del defaults["sequencer"]["cpu"]  # absent means any
+        del defaults["books"]["cpu"]
         del defaults["run"]["directory"]  # absent means what the environment says
         assert '# directory = "/dev/shm/mdring" ' in SHIPPED.read_text()
         assert document == defaults

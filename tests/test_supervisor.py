@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdring.book.table import BookTable
 from mdring.config import from_json
 from mdring.counters import Counter
 from mdring.instrument import InstrumentTable
@@ -69,6 +70,7 @@ def test_a_disabled_venue_gets_no_worker_and_keeps_its_venue_id(runs: Path) -> N
     config = type(config)(
         run=config.run,
         tape=config.tape,
+        books=config.books,
         supervisor=config.supervisor,
         venues=(type(config.venues[0])(id="alpha", adapter="binance", enabled=False), config.venues[1]),
     )
@@ -129,6 +131,40 @@ def test_a_signal_stops_workers_first_then_the_sequencer_and_leaves_nothing(runs
     assert not runs.exists()
 
 
+def test_the_book_keeper_stops_after_the_sequencer_and_its_segments_go_with_the_run(runs: Path) -> None:
+    with supervised(small_config(runs, books=True)) as run:
+        run.wait_until_up()
+        table = BookTable.attach(run.folder.books)
+        names = {path.name for path in run.folder.path.iterdir()}
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+        events = [event for event in run.events() if not event.endswith("started")]
+    assert {"books", "books.checkpoints", "counters.books"} <= names
+    assert events[-4:] == ["sequencer SIGTERM", "sequencer stopped", "keeper SIGTERM", "keeper stopped"]
+    assert table.segment.state == RunState.CLOSED
+    assert not runs.exists()
+
+
+def test_a_book_keeper_that_does_not_stop_is_killed_after_the_drain_timeout(runs: Path) -> None:
+    with supervised(small_config(runs, books=True, drain_timeout_ms=300), commands(keeper="deaf")) as run:
+        run.wait_until_up()
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+    assert not runs.exists()
+
+
+def test_a_book_keeper_that_keeps_crashing_is_held_back_while_the_rest_goes_on(runs: Path) -> None:
+    config = small_config(runs, books=True, crash_loop_limit=3, crash_loop_window_s=3600)
+    with supervised(config, commands(keeper="crash")) as run:
+        wait_until(run.folder.info.exists, "the run is up")
+        wait_until(lambda: "keeps ending" in str(run.counters("books").error()), "held back")
+        assert run.counters("books").load(Counter.STARTS) == 3
+        beat = run.counters("sequencer").load(Counter.HEARTBEAT_NS)
+        wait_until(lambda: run.counters("sequencer").load(Counter.HEARTBEAT_NS) > beat, "the sequencer goes on")
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+
+
 def test_duration_ends_the_run_by_itself_and_says_what_it_did(runs: Path) -> None:
     with supervised(small_config(runs), arguments=["duration_s=0.5"]) as run:
         assert run.wait() == 0
@@ -181,9 +217,9 @@ def test_a_sequencer_that_dies_while_it_drains_is_started_again_to_finish(runs: 
 # ---- watch ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sequencer", "worker-alpha"])
+@pytest.mark.parametrize("name", ["sequencer", "books", "worker-alpha"])
 def test_a_killed_child_is_started_again_and_counted(runs: Path, name: str) -> None:
-    with supervised(small_config(runs)) as run:
+    with supervised(small_config(runs, books=True)) as run:
         run.wait_until_up()
         first = run.pid_of(name)
         os.kill(first, signal.SIGKILL)
@@ -197,9 +233,9 @@ def test_a_killed_child_is_started_again_and_counted(runs: Path, name: str) -> N
     assert error[1].startswith(f"{name} was ended by SIGKILL; next start in 0.02 s")
 
 
-@pytest.mark.parametrize("name", ["sequencer", "worker-alpha"])
+@pytest.mark.parametrize("name", ["sequencer", "books", "worker-alpha"])
 def test_a_child_without_heartbeat_is_killed_and_started_again(runs: Path, name: str) -> None:
-    with supervised(small_config(runs, heartbeat_timeout_ms=500)) as run:
+    with supervised(small_config(runs, books=True, heartbeat_timeout_ms=500)) as run:
         run.wait_until_up()
         first = run.pid_of(name)
         os.kill(first, signal.SIGSTOP)

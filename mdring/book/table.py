@@ -38,7 +38,6 @@ MAX_LEVELS: Final = 1000
 
 INDEX_PAGES: Final = 8
 """Pages of the checkpoints' index: room for as many instruments as a run can have."""
-MIN_CHECKPOINT_BYTES: Final = 1 << 20
 
 _FIELDS: Final[dict[str, Any]] = {
     "seq": "<u8",  # all that the tape says of the instrument up to here is in the row
@@ -104,11 +103,10 @@ def create_table(path: Path, *, run_id: int, levels: int, instruments: int) -> s
 
 
 def create_checkpoints(path: Path, *, run_id: int, size_bytes: int) -> segment.Segment:
-    """Make room for checkpoints of ``size_bytes`` in all. Raises OSError, ValueError."""
-    if size_bytes < MIN_CHECKPOINT_BYTES:
-        raise ValueError(f"checkpoints need at least {MIN_CHECKPOINT_BYTES} bytes, not {size_bytes}")
+    """Make room for checkpoints of ``size_bytes`` in all. Raises OSError."""
+    pages = INDEX_PAGES + max(1, size_bytes // PAGE_SIZE)
     return segment.create(path, SegmentKind.CHECKPOINTS, version=LAYOUT_VERSION, fingerprint=FINGERPRINT,
-                          run_id=run_id, slot_size=PAGE_SIZE, slot_count=INDEX_PAGES + size_bytes // PAGE_SIZE)  # fmt: skip
+                          run_id=run_id, slot_size=PAGE_SIZE, slot_count=pages)  # fmt: skip
 
 
 def _attach(path: Path, kind: SegmentKind, *, writable: bool) -> segment.Segment:

@@ -46,6 +46,7 @@ class SegmentKind(IntEnum):
     COUNTERS = 3
     CHANNELS = 4
     BOOKS = 5
+    CHECKPOINTS = 6
 
 
 class RunState(IntEnum):
