@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "config": "check a configuration file",
     "stat": "what a run does now: states, rates, lags, latencies, errors",
     "tail": "print the records of a run as they come",
+    "header": "print the C header by which programs in C and C++ read a run",
     "decode": "run a venue's adapter over a capture, offline",
 }
 
