@@ -1,6 +1,9 @@
-"""``bin/bench``: measures mdring on this machine, with the machine's limits beside every figure.
+"""``bin/bench``: measures mdring on this machine, with other libraries and the machine's limits beside every figure.
 
-Each benchmark is a module of this package with ``run(options)``; it checks its answer and fails if that is wrong.
+Each benchmark is a module of this package with ``run(options)``; it checks its answer and fails if that is wrong::
+
+    bin/bench ring
+    bin/bench all --json out.json --plot out/
 """
 
 from __future__ import annotations
@@ -9,47 +12,42 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
 
 from benchmarks._harness import Result, WrongAnswer, console, machine, print_machine, print_results, write_json
-
-BENCHMARKS: Final = {
-    "ring": "one to one: publish, poll, one way, round trip",
-}
+from benchmarks._options import BENCHMARKS, add_arguments
+from benchmarks.peers import environment
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "benchmark", choices=[*BENCHMARKS, "all"], help="; ".join(f"{k}: {v}" for k, v in BENCHMARKS.items())
-    )
-    parser.add_argument("--scale", type=float, default=1.0, help="how much longer (or shorter) than usual to measure")
-    parser.add_argument(
-        "--cores", type=lambda text: [int(core) for core in text.split(",")], help="cores to pin to, as 0,1"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run the named benchmarks; 1 if an answer was wrong."""
-    options = _parser().parse_args(arguments)
+    if options.peers:
+        environment.install()
+    environment.use_packages()
     described = machine()
     print_machine(described)
+    absent = environment.absent()
+    for peer, reason in absent.items():
+        console.print(f"[yellow]absent:[/] {peer}: {reason}")
     results: dict[str, Sequence[Result]] = {}
-    names = list(BENCHMARKS) if options.benchmark == "all" else [options.benchmark]
-    for name in names:
+    wrong: dict[str, str] = {}
+    for name in BENCHMARKS if options.benchmark == "all" else [options.benchmark]:
         try:
-            with console.status(f"measuring {name}: {BENCHMARKS[name]}"):
-                results[name] = importlib.import_module(f"benchmarks.{name}").run(options)
+            results[name] = importlib.import_module(f"benchmarks.{name}").run(options)
         except WrongAnswer as error:
+            wrong[name] = str(error)
             console.print(f"[red]{name}: wrong answer:[/] {error}")
-            return 1
+            continue
         print_results(f"{name}: {BENCHMARKS[name]}", results[name])
     if options.json is not None:
         write_json(options.json, described, results)
-    return 0
+    return 1 if wrong else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

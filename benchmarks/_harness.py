@@ -1,4 +1,10 @@
-"""What all benchmarks share: the machine's description, quantiles, tables, JSON, pinning, peer processes."""
+"""What all benchmarks share: results, quantiles, progress, the machine's description, tables, JSON, pinning.
+
+A benchmark makes its figures in parts, and each part checks its answer::
+
+    def run(options: argparse.Namespace) -> Sequence[Result]:
+        return measure("ring", [("publish", lambda: publish_one(count)), ("one way", lambda: one_way(count, cores))])
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from multiprocessing.context import ForkProcess
@@ -18,10 +24,15 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from benchmarks.peers.environment import PeerFailed
+
 FORK: Final = multiprocessing.get_context("fork")
-console: Final = Console(highlight=False)
+console: Final = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+failures: Final[list[str]] = []
+"""Peers that were there but could not be measured."""
 
 
 class WrongAnswer(AssertionError):
@@ -35,7 +46,10 @@ def require(condition: bool, what: str) -> None:
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured figure. ``limit`` and ``target`` are in the same unit; ``more_is_better`` says which way."""
+    """One measured figure. ``limit`` and ``target`` are in the same unit; ``more_is_better`` says which way.
+
+    Figures with the same ``contest`` measure the same thing; those of other libraries are marked ``is_peer``.
+    """
 
     name: str
     value: float
@@ -45,6 +59,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     limit_name: str = ""
     target: float | None = None
     quantiles: dict[str, float] | None = None
+    curve: list[float] | None = None  # values at RANKS
+    contest: str = ""
+    is_peer: bool = False
+    axis: str = ""  # the plot this figure is a point of: what is on its x-axis,
+    series: str = ""  # its line,
+    at: float | None = None  # its x
 
     @property
     def of_limit(self) -> float | None:
@@ -61,10 +81,59 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return self.value >= self.target if self.more_is_better else self.value <= self.target
 
 
+RANKS: Final = np.concatenate(([0.0], 1 - 10.0 ** (-np.arange(1, 51) / 10)))
+"""Where ``Result.curve`` has its values: ten to each further nine."""
+
+
 def quantiles(values: npt.NDArray[Any]) -> dict[str, float]:
     """p50, p90, p99, p99.9 and max."""
     p50, p90, p99, p999, top = np.quantile(values, [0.5, 0.9, 0.99, 0.999, 1.0]).tolist()
     return {"p50": p50, "p90": p90, "p99": p99, "p99.9": p999, "max": top}
+
+
+def curve(values: npt.NDArray[Any]) -> list[float]:
+    """The distribution for the plots: values at RANKS."""
+    drawn: list[float] = np.quantile(values, RANKS).tolist()
+    return drawn
+
+
+def latency(name: str, values: npt.NDArray[Any], unit: str = "µs", **more: Any) -> Result:
+    """The figure of a distribution: its median, with the other quantiles and its curve."""
+    return Result(name=name, value=float(np.median(values)), unit=unit, quantiles=quantiles(values),
+                  curve=curve(values), **more)  # fmt: skip
+
+
+Part = tuple[str, Callable[[], "Result | Sequence[Result]"]]
+
+
+def measure(title: str, parts: Sequence[Part]) -> list[Result]:
+    """Make the figures part by part, with a progress bar. What another library fails in is noted, and left out."""
+    results: list[Result] = []
+    affinity = os.sched_getaffinity(0)
+    for _, part in track(parts, description=title, console=console, transient=True):
+        try:
+            made = part()
+        except PeerFailed as error:
+            failures.append(str(error))
+            console.print(f"[yellow]not measured:[/] {error}")
+            continue
+        finally:
+            os.sched_setaffinity(0, affinity)  # a part pins itself
+        results += [made] if isinstance(made, Result) else made
+    return results
+
+
+def best_peer(result: Result, results: Sequence[Result]) -> Result | None:
+    """The best figure of another library in the same contest."""
+    peers = [other for other in results if other.is_peer and other.contest == result.contest != ""]
+    if result.is_peer or not peers:
+        return None
+    return max(peers, key=lambda other: other.value if result.more_is_better else -other.value)
+
+
+def times_better(result: Result, other: Result) -> float:
+    """How many times better a figure is than another one of its contest."""
+    return result.value / other.value if result.more_is_better else other.value / result.value
 
 
 def machine() -> dict[str, str]:
@@ -126,25 +195,27 @@ def print_machine(described: dict[str, str]) -> None:
 
 
 def print_results(title: str, results: Sequence[Result]) -> None:
-    """A table of figures with the limits beside them."""
+    """A table of figures with the best peer and the limits beside them."""
     table = Table(title=title, title_justify="left")
-    for column in ("measured", "value", "p90", "p99", "p99.9", "max", "limit", "of limit", "target"):
-        table.add_column(column, justify="left" if column == "measured" else "right")
+    for column in ("measured", "value", "p90", "p99", "p99.9", "max", "× best peer", "limit", "of limit", "target"):
+        table.add_column(column, justify="left" if column == "measured" else "right", no_wrap=True)
     for result in results:
         tail = result.quantiles or {}
         met = {None: "", True: "[green]✓[/] ", False: "[red]✗[/] "}[result.met]
+        peer_figure = best_peer(result, results)
         table.add_row(
-            result.name,
+            f"[dim]{result.name}[/]" if result.is_peer else result.name,
             f"{result.value:,.3g} {result.unit}",
             *(f"{tail[key]:,.3g}" if key in tail else "" for key in ("p90", "p99", "p99.9", "max")),
+            "" if peer_figure is None else f"{times_better(result, peer_figure):,.3g} ({peer_figure.series})",
             "" if result.limit is None else f"{result.limit:,.3g} ({result.limit_name})",
             "" if result.of_limit is None else f"{result.of_limit:.0%}",
-            "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {result.target:g}",
+            "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {result.target:.3g}",
         )
     console.print(table)
 
 
-def write_json(path: Path, described: dict[str, str], results: dict[str, Sequence[Result]]) -> None:
+def write_json(path: Path, described: dict[str, str], results: Mapping[str, Sequence[Result]]) -> None:
     """All figures for programs."""
     document = {"machine": described, "results": {name: msgspec.to_builtins(list(of)) for name, of in results.items()}}
     path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))

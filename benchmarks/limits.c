@@ -5,6 +5,10 @@
  */
 #include "../mdring/ring/ring.h"
 
+#include <errno.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <time.h>
 
 static inline uint64_t now_ns(void) {
@@ -60,4 +64,39 @@ uint64_t copy_memory(void *to, const void *from, uint64_t bytes, uint64_t rounds
         __asm__ __volatile__("" : : "r"(to) : "memory");
     }
     return now_ns() - start;
+}
+
+/* Send `count` frames on a socket at fixed times, `interval_ns` apart, however slow the receiver is (open loop).
+ * Frame i is bytes[offsets[i]] to bytes[offsets[i + 1]]. stamps[i] is when it should count as being on the wire: the
+ * time just before its send; but its due time, if that passed while the socket was full, for then the receiver made
+ * it late. late[i] is how much after its due time it was sent for whatever reason. All by CLOCK_MONOTONIC.
+ * Returns 0, or -errno. */
+int64_t send_open_loop(int descriptor, const uint8_t *bytes, const uint64_t *offsets, uint64_t count,
+                       uint64_t interval_ns, uint64_t *stamps, uint64_t *late) {
+    prctl(PR_SET_TIMERSLACK, 1);
+    uint64_t begun = now_ns() + 1000000, full_until = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t due = begun + i * interval_ns, now = now_ns();
+        if (now < due) {
+            struct timespec wake = {.tv_sec = (time_t)(due / 1000000000u), .tv_nsec = (long)(due % 1000000000u)};
+            while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &wake, NULL) == EINTR) {}
+            now = now_ns();
+        }
+        stamps[i] = due < full_until ? due : now;
+        late[i] = now - due;
+        const uint8_t *next = bytes + offsets[i], *end = bytes + offsets[i + 1];
+        while (next < end) {
+            ssize_t sent = send(descriptor, next, (size_t)(end - next), MSG_NOSIGNAL | MSG_DONTWAIT);
+            if (sent >= 0) {
+                next += sent;
+            } else if (errno == EAGAIN) {
+                struct pollfd writable = {.fd = descriptor, .events = POLLOUT};
+                poll(&writable, 1, 1000);
+                full_until = now_ns();
+            } else if (errno != EINTR) {
+                return -errno;
+            }
+        }
+    }
+    return 0;
 }

@@ -1,4 +1,7 @@
-"""The machine's limits: bare cache-line ping-pong, memory copy; and the native ring beside them. Builds limits.c."""
+"""The machine's limits: bare cache-line ping-pong, memory copy, loopback TCP; and the native ring beside them.
+
+Builds limits.c with the C compiler at hand.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import ctypes
 import mmap
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -22,16 +27,17 @@ _RING_SLOTS: Final = 1024
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """limits.c, compiled for this machine."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     require(compiler is not None, "no C compiler found to build benchmarks/limits.c")
     with tempfile.TemporaryDirectory() as directory:
         built = Path(directory) / "limits.so"
         subprocess.run([str(compiler), "-O3", "-shared", "-fPIC", str(_SOURCE), "-o", str(built)], check=True)
-        library = ctypes.CDLL(str(built))
-    library.copy_memory.restype = ctypes.c_uint64
-    return library
+        loaded = ctypes.CDLL(str(built))
+    loaded.copy_memory.restype = ctypes.c_uint64
+    loaded.send_open_loop.restype = ctypes.c_int64
+    return loaded
 
 
 def _pingpong(
@@ -40,7 +46,7 @@ def _pingpong(
     """Round trips in ns, u8, of a function of limits.c between two processes."""
     shared = mmap.mmap(-1, bytes_shared)
     address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
-    call = getattr(_library(), function)
+    call = getattr(library(), function)
     out = np.zeros(rounds, dtype=np.uint64)
 
     def play(role: int) -> None:
@@ -69,7 +75,7 @@ def copy_bandwidth(working_set: int, total: int = 1 << 30) -> float:
     """memcpy in bytes per ns over a source and a target of ``working_set`` bytes each."""
     source, target = np.ones(working_set, dtype=np.uint8), np.zeros(working_set, dtype=np.uint8)
     rounds = max(1, total // working_set)
-    elapsed = _library().copy_memory(
+    elapsed = library().copy_memory(
         ctypes.c_void_p(target.ctypes.data),
         ctypes.c_void_p(source.ctypes.data),
         ctypes.c_uint64(working_set),
@@ -77,3 +83,32 @@ def copy_bandwidth(working_set: int, total: int = 1 << 30) -> float:
     )
     require(bool((target == source).all()), "memcpy copied nothing")
     return working_set * rounds / int(elapsed)
+
+
+def tcp_round_trips(count: int, cores: list[int | None], size: int = 200) -> npt.NDArray[np.int64]:
+    """Round trips of ``size`` bytes over a bare TCP connection on loopback, ns: blocking sockets, no event loop."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def echo() -> None:
+        pin(cores[1])
+        with socket.create_connection(listener.getsockname()) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(count):
+                connection.sendall(connection.recv(size, socket.MSG_WAITALL))
+
+    times = np.zeros(count, dtype=np.int64)
+    affinity = os.sched_getaffinity(0)
+    with listener, peer(echo):
+        pin(cores[0])
+        connection, _ = listener.accept()
+        with connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            message, clock = bytes(size), time.perf_counter_ns
+            for index in range(count):
+                start = clock()
+                connection.sendall(message)
+                received = connection.recv(size, socket.MSG_WAITALL)
+                times[index] = clock() - start
+            require(received == message, "the bytes came back changed")
+        os.sched_setaffinity(0, affinity)
+    return times[count // 10 :]

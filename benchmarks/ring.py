@@ -15,17 +15,25 @@ import argparse
 import mmap
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from contextlib import ExitStack
+from functools import partial
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import limits
-from benchmarks._harness import Result, cores_for, peer, pin, quantiles, require
+from benchmarks._harness import Part, Result, cores_for, latency, measure, peer, pin, require
+from benchmarks.peers import environment
 from mdring.record import RECORD, Flags, offset_of
-from mdring.ring._ring import Reader, Writer
+from mdring.ring._ring import Reader, Words, Writer
 
 _CURSOR, _DATA = 0, 4096
+MAX_BATCH: Final = 1024
+BATCHES: Final = (1, 8, 64, 512)
+PEER_BATCHES: Final = (1, 64)
+BATCH_AXIS: Final = "records in a batch"
+ZEROMQ: Final = ("zeromq-pair", "zeromq-pair-spinning", "zeromq-pub-sub")
 _LAST: Final = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
 
 
@@ -45,7 +53,8 @@ class SharedRing:
         return Reader(self.memory, _CURSOR, _DATA, RECORD.itemsize, self.slots, **_LAST, position=position)
 
 
-def _records(count: int) -> npt.NDArray[np.void]:
+def records(count: int) -> npt.NDArray[np.void]:
+    """Event groups of one record each, numbered in ``price``."""
     made = np.zeros(count, dtype=RECORD)
     made["flags"] = Flags.LAST
     made["price"] = np.arange(count)
@@ -54,7 +63,7 @@ def _records(count: int) -> npt.NDArray[np.void]:
 
 def publish_one(count: int) -> Result:
     """ns per ``publish`` of one record."""
-    writer, record = SharedRing(4096).writer(), _records(1)
+    writer, record = SharedRing(4096).writer(), records(1)
     publish = writer.publish
     start = time.perf_counter_ns()
     for _ in range(count):
@@ -68,7 +77,7 @@ def batches(batch: int, rounds: int) -> list[Result]:
     """GB/s of publishing and polling batches, against memcpy over a working set as large as the ring."""
     ring = SharedRing(16 * batch)
     writer, reader = ring.writer(), ring.reader()
-    source, out = _records(batch), np.zeros(batch, dtype=RECORD)
+    source, out = records(batch), np.zeros(batch, dtype=RECORD)
     publish_ns = poll_ns = 0
     for _ in range(rounds):
         start = time.perf_counter_ns()
@@ -83,9 +92,54 @@ def batches(batch: int, rounds: int) -> list[Result]:
     bandwidth = limits.copy_bandwidth(RECORD.itemsize * ring.slots)
     return [
         Result(name=f"{name}, batches of {batch}", value=copied / ns, unit="GB/s", more_is_better=True, limit=bandwidth,
-               limit_name="memcpy", target=bandwidth / 2)
+               limit_name="memcpy", target=bandwidth / 2 if batch == MAX_BATCH else None)
         for name, ns in (("publish", publish_ns), ("poll", poll_ns))
     ]  # fmt: skip
+
+
+def throughput(readers: int, count: int, batch: int, cores: list[int | None]) -> float:
+    """Records per second that each of ``readers`` processes gets, in batches of at most ``batch``.
+
+    The ring's writer never waits, so here it looks at how far the slowest reader is: nothing may be lost.
+    """
+    ring = SharedRing(max(4096, 16 * batch))
+    progress = Words(mmap.mmap(-1, 128 * readers), 0, 16 * readers)  # of reader n in word 16 * n
+    count -= count % batch
+
+    def consume(number: int) -> None:
+        pin(cores[1 + number])
+        reader, out = ring.reader(), np.zeros(batch, dtype=RECORD)
+        seqs, poll, told, taken = out["seq"], reader.poll, 16 * number, 0
+        while taken < count:
+            polled = poll(out)
+            if polled:
+                taken += polled
+                require(seqs[polled - 1] == taken, "a record is missing, or out of order")
+                progress.store(told, taken)
+        require(reader.lost == 0, "records were lost")
+
+    with ExitStack() as processes:
+        for number in range(readers):
+            processes.enter_context(peer(consume, number))
+        pin(cores[0])
+        writer, source = ring.writer(), records(batch)
+        start, sent = time.perf_counter_ns(), 0
+        while sent < count:
+            taken = min(progress.load(16 * number) for number in range(readers))
+            until = min(count, taken + ring.slots - batch)
+            while sent < until:
+                sent = writer.publish(source)
+        while min(progress.load(16 * number) for number in range(readers)) < count:
+            pass
+        elapsed = time.perf_counter_ns() - start
+    return count / elapsed * 1e9
+
+
+def one_to_one(count: int, batch: int, cores: list[int | None]) -> Result:
+    """M records/s from one process to another."""
+    return Result(name=f"throughput, batches of {batch}", value=throughput(1, count, batch, cores) / 1e6,
+                  unit="M records/s", more_is_better=True, contest=f"throughput {batch}", axis=BATCH_AXIS,
+                  series="mdring", at=batch)  # fmt: skip
 
 
 def one_way(count: int, cores: list[int | None]) -> Result:
@@ -96,7 +150,7 @@ def one_way(count: int, cores: list[int | None]) -> Result:
     def consume() -> None:
         pin(cores[1])
         reader, answer = ring.reader(), back.writer()
-        out, ready = np.zeros(1, dtype=RECORD), _records(1)
+        out, ready = np.zeros(1, dtype=RECORD), records(1)
         sent = out["ts_recv"]
         poll, clock = reader.poll, time.perf_counter_ns
         delays = np.zeros(count, dtype=np.int64)
@@ -105,7 +159,7 @@ def one_way(count: int, cores: list[int | None]) -> Result:
                 pass
             delays[index] = clock() - sent[0]
             answer.publish(ready)  # the next one is sent only now: no queueing is measured
-        keep = _records(count)
+        keep = records(count)
         keep["price"] = delays
         writer = results.writer()
         for start in range(0, count, 1024):
@@ -114,7 +168,7 @@ def one_way(count: int, cores: list[int | None]) -> Result:
     with peer(consume):
         pin(cores[0])
         writer, answers = ring.writer(), back.reader()
-        record, out = _records(1), np.zeros(1, dtype=RECORD)
+        record, out = records(1), np.zeros(1, dtype=RECORD)
         stamp, clock = record["ts_recv"], time.perf_counter_ns
         for _ in range(count):
             stamp[0] = clock()
@@ -124,9 +178,8 @@ def one_way(count: int, cores: list[int | None]) -> Result:
     delays = np.zeros(count, dtype=RECORD)
     reader = results.reader()
     require(reader.poll(delays) == count, "not every record arrived")
-    values = delays["price"][count // 10 :] / 1000
-    return Result(name="one way, Python to Python, spinning", value=float(np.median(values)), unit="µs", target=0.4,
-                  quantiles=quantiles(values))  # fmt: skip
+    return latency("one way, Python to Python, spinning", delays["price"][count // 10 :] / 1000, target=0.4,
+                   contest="one way")  # fmt: skip
 
 
 def round_trip(count: int, cores: list[int | None]) -> Result:
@@ -147,7 +200,7 @@ def round_trip(count: int, cores: list[int | None]) -> Result:
     with peer(echo):
         pin(cores[0])
         writer, reader = there.writer(), back.reader()
-        record, out = _records(1), np.zeros(1, dtype=RECORD)
+        record, out = records(1), np.zeros(1, dtype=RECORD)
         poll, publish, clock = reader.poll, writer.publish, time.perf_counter_ns
         for index in range(count):
             start = clock()
@@ -156,28 +209,59 @@ def round_trip(count: int, cores: list[int | None]) -> Result:
                 pass
             times[index] = clock() - start
         require(reader.position == count, "not every record came back")
-    values = times[count // 10 :] / 1000
-    return Result(name="round trip, Python to Python, spinning", value=float(np.median(values)), unit="µs",
-                  quantiles=quantiles(values))  # fmt: skip
+    return latency("round trip, Python to Python, spinning", times[count // 10 :] / 1000)
 
 
 def native(rounds: int, cores: list[int | None]) -> list[Result]:
     """The native core against the bare cache line."""
     line = limits.line_round_trips(rounds, cores) / 1000
     ring = limits.native_ring_round_trips(rounds, cores) / 1000
+    tcp = limits.tcp_round_trips(max(rounds // 10, 100), cores) / 1000
     bare = float(np.median(line))
     return [
-        Result(name="round trip, bare cache line (C)", value=bare, unit="µs", quantiles=quantiles(line)),
-        Result(name="round trip, native core (C)", value=float(np.median(ring)), unit="µs", limit=bare,
-               limit_name="cache line", target=1.3 * bare, quantiles=quantiles(ring)),
-    ]  # fmt: skip
+        latency("round trip, bare cache line (C)", line),
+        latency("round trip, native core (C)", ring, limit=bare, limit_name="cache line", target=1.3 * bare),
+        latency("round trip, bare loopback TCP, 200 bytes", tcp),
+    ]
+
+
+def peer_one_way(name: str, count: int, cores: list[int | None]) -> Result:
+    """The same one-way time through another library."""
+    delays = np.array(environment.run("transports", "one-way", name, count, cores=cores), dtype=np.int64)
+    require(len(delays) == count and bool((delays > 0).all()), f"{name}: not every record arrived")
+    return latency(f"one way, {name}", delays[count // 10 :] / 1000, contest="one way", is_peer=True, series=name)
+
+
+def peer_throughput(name: str, count: int, batch: int, cores: list[int | None]) -> Result:
+    """M records/s through another library."""
+    rate = environment.run("transports", "throughput", name, count, batch, cores=cores)
+    require(rate > 0, f"{name}: not every record arrived")
+    return Result(name=f"throughput, {name}, batches of {batch}", value=rate / 1e6, unit="M records/s",
+                  more_is_better=True, contest=f"throughput {batch}", is_peer=True, axis=BATCH_AXIS, series=name,
+                  at=batch)  # fmt: skip
+
+
+def present_peers() -> list[str]:
+    """The transports of the other libraries that can be measured here."""
+    needs = {"faster-fifo": "faster-fifo", "iceoryx2": "iceoryx2"} | dict.fromkeys(ZEROMQ, "pyzmq")
+    present = ["multiprocessing.Queue", *(name for name, needed in needs.items() if environment.has(needed))]
+    return [*present, *(["redis-stream"] if environment.has_redis() else [])]
 
 
 def run(options: argparse.Namespace) -> Sequence[Result]:
     """All figures of the ring."""
     scale: float = options.scale
     cores = options.cores or cores_for(2)
-    count = int(200_000 * scale)
-    measured: list[Any] = [publish_one(count), *batches(1024, int(2000 * scale) or 1)]
-    measured += [one_way(count, cores), round_trip(count, cores), *native(count, cores)]
-    return measured
+    count, few = max(1000, int(200_000 * scale)), max(1000, int(20_000 * scale))
+    parts: list[Part] = [
+        ("publish one", lambda: publish_one(count)),
+        ("batches", lambda: batches(MAX_BATCH, max(1, int(2000 * scale)))),
+        ("one way", lambda: one_way(count, cores)),
+        ("round trip", lambda: round_trip(count, cores)),
+        ("native", lambda: native(count, cores)),
+        *((f"batch {batch}", partial(one_to_one, count * min(batch, 16), batch, cores)) for batch in BATCHES),
+    ]
+    for name in present_peers():
+        parts.append((name, partial(peer_one_way, name, few, cores)))
+        parts += [(name, partial(peer_throughput, name, few * min(batch, 16), batch, cores)) for batch in PEER_BATCHES]
+    return measure("ring", parts)

@@ -1,0 +1,59 @@
+"""A run folder without a supervisor: the real segments, with this process in the supervisor's place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mdring.config import BooksConfig, Config, RunConfig, TapeConfig, VenueConfig
+from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
+from mdring.ring import segment
+from mdring.ring._ring import Reader, Writer
+from mdring.run import RunFolder, RunInfo
+from mdring.supervisor_folder import RunSegments, claim_run, write_config, write_info
+
+_FIELDS = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
+
+
+@contextmanager
+def run_folder(venues: Sequence[str], *, tape_slots: int = 65_536, ring_slots: int = 65_536) -> Iterator[RunFolder]:
+    """The folder of a run with these venues, as long as the block."""
+    with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as directory:
+        config = Config(
+            run=RunConfig(name="bench", directory=directory, state_directory=f"{directory}-state"),
+            tape=TapeConfig(slots=tape_slots),
+            books=BooksConfig(enabled=False),
+            venues=tuple(VenueConfig(id=venue, adapter="binance", ring_slots=ring_slots) for venue in venues),
+        )
+        claim = claim_run(Path(directory) / "bench")
+        run_id = time.time_ns()
+        segments = RunSegments.create(claim.folder, config, run_id)
+        write_config(claim.folder, config)
+        write_info(claim.folder, RunInfo("bench", run_id, os.getpid(), "bench", config.venue_ids))
+        try:
+            yield claim.folder
+        finally:
+            del segments
+            claim.release()
+            Path(directory).mkdir(exist_ok=True)  # the last run's release takes it away
+
+
+def attach_ring(path: Path, *, writable: bool = False) -> segment.Segment:
+    """Map a ring of records."""
+    return segment.attach(
+        path, segment.SegmentKind.RING, version=LAYOUT_VERSION, fingerprint=FINGERPRINT, writable=writable
+    )
+
+
+def open_writer(path: Path) -> Writer:
+    """Become a ring's writer."""
+    return attach_ring(path, writable=True).writer(**_FIELDS)
+
+
+def open_reader(path: Path, position: int = 0) -> Reader:
+    """Read a ring after ``position``."""
+    return attach_ring(path).reader(**_FIELDS, position=position)
