@@ -53,6 +53,7 @@ from mdring.feed.adapter import (
     Response,
     Send,
     Subscription,
+    UnknownMessages,
     VenueProtocolError,
 )
 from mdring.feed.book_sync import SyncRules, Verdict
@@ -387,6 +388,7 @@ class BinanceAdapter(Adapter):
 
     def __init__(self, endpoints: Endpoints, options: BinanceOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
+        self.unknown = UnknownMessages(self.counts)
         self._options = options
         self._endpoints = endpoints
         self._url = websocket_url(endpoints.websocket_url, options)
@@ -405,11 +407,10 @@ class BinanceAdapter(Adapter):
         return (exchange_info_fetch(self._endpoints.rest_url),)
 
     def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
-        """Those of the subscribed instruments that the venue lists."""
+        """All instruments that the venue lists."""
         if response.status != 200:
             raise VenueProtocolError(f"exchangeInfo: HTTP {response.status} {response.body[:200]!r}")
-        wanted = {name: subscription.canonical_symbol for name, subscription in self._subscriptions.items()}
-        return decode_exchange_info(response.body, wanted)
+        return decode_exchange_info(response.body, self.unknown)
 
     # Connections
 
@@ -521,13 +522,13 @@ class BinanceAdapter(Adapter):
                 return take(message, ts_recv, emit)
         else:
             raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
-        self.counts.ignored += 1
+        self.unknown.note(f"stream {notice.stream.partition('@')[2] or notice.e or 'without a name'}", message)
         return NOTHING
 
     def _on_acknowledged(self, connection: int, notice: Notice, ts_recv: int) -> Sequence[Request]:
         sent = self._answered(connection, notice)
         if sent is None:
-            self.counts.ignored += 1
+            self.unknown.note("answer to no request", b"")
             return NOTHING
         requests: list[Request] = [Acknowledged(connection, str(notice.id))]
         for instrument in sent:

@@ -9,19 +9,19 @@ of the wire, the assets' precision (8 decimals), as far as the largest price and
 
 Used by ``binance.py`` before it subscribes::
 
-    infos = decode_exchange_info(response.body, {"BTCUSDT": None})
+    infos = decode_exchange_info(response.body, unknown)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mdring.feed.adapter import Fetch, InstrumentInfo, VenueProtocolError
+from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.symbol import plain_decimal, spot
 
 WEIGHT: Final = 20
 
@@ -69,8 +69,8 @@ def exchange_info_fetch(rest_url: str) -> Fetch:
     )
 
 
-def decode_exchange_info(body: bytes, wanted: Mapping[str, str | None]) -> list[InstrumentInfo]:
-    """Metadata of the wanted instruments that exist; ``wanted`` maps them to their canonical symbol, None: derived.
+def decode_exchange_info(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:
+    """Metadata of all instruments of the list. One that no record could be made for is noted and left out.
 
     Raises VenueProtocolError.
     """
@@ -78,7 +78,13 @@ def decode_exchange_info(body: bytes, wanted: Mapping[str, str | None]) -> list[
         symbols = _EXCHANGE_INFO.decode(body).symbols
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VenueProtocolError(f"exchangeInfo: {error}") from error
-    return [instrument_info(symbol, wanted[symbol.symbol]) for symbol in symbols if symbol.symbol in wanted]
+    infos = []
+    for symbol in symbols:
+        try:
+            infos.append(instrument_info(symbol))
+        except (VenueProtocolError, ValueError) as error:
+            unknown.note(f"instrument: {error}", msgspec.json.encode(symbol))
+    return infos
 
 
 LARGEST: Final = 2**63 - 1
@@ -111,17 +117,24 @@ def exponent(step: Decimal, largest: Decimal, precision: int) -> int:
     return min(finest, needed)
 
 
-def instrument_info(symbol: Symbol, canonical_symbol: str | None) -> InstrumentInfo:
-    """Metadata as the port wants it. Filters are found by their type, for their order is not fixed."""
+def instrument_info(symbol: Symbol) -> InstrumentInfo:
+    """Metadata as the port wants it. Filters are found by their type, for their order is not fixed.
+
+    Raises VenueProtocolError, or ValueError for assets that no canonical symbol can name.
+    """
     none = Filter("")
     price = next((entry for entry in symbol.filters if entry.kind == "PRICE_FILTER"), none)
     size = next((entry for entry in symbol.filters if entry.kind == "LOT_SIZE"), none)
     return InstrumentInfo(
         instrument=symbol.symbol,
-        canonical_symbol=canonical_symbol or f"{symbol.base}-{symbol.quote}",
+        canonical_symbol=str(spot(symbol.base, symbol.quote)),
         price_exponent=exponent(number(price.tick_size), number(price.max_price), symbol.quote_precision),
         size_exponent=exponent(number(size.step_size), number(size.max_size) * SIZE_HEADROOM, symbol.base_precision),
         base=symbol.base,
         quote=symbol.quote,
         trading=symbol.status == "TRADING",
+        size_unit=symbol.base,
+        tick=plain_decimal(price.tick_size),
+        lot=plain_decimal(size.step_size),
+        status=symbol.status,
     )

@@ -47,6 +47,7 @@ from mdring.feed.adapter import (
     Fetch,
     InstrumentInfo,
     Reconnect,
+    Rejected,
     Request,
     Response,
     Subscription,
@@ -242,6 +243,7 @@ class DecodeSummary(Struct, frozen=True, kw_only=True):
     ignored: int  # frames of types that the adapter does not decode
     repeated: int  # messages dropped because their like had come before
     snapshots: int
+    checksums: int  # of the venue, compared with ours
     books: int
     books_in_sync: int  # at the end
     unknown_instruments: list[str]  # subscribed to, but not in the venue's list
@@ -423,6 +425,12 @@ class OfflineDriver:
                 case Reconnect(connection=connection, reason=reason):
                     self._end(connection, ts, State.RECONNECTING, reason)
                     self._carry_out(self._adapter.on_connect(connection, ts, self._emit), ts)
+                case Rejected():
+                    channel = self._channels.get(request.instrument, self._venue_channel)
+                    self._emit.status(
+                        channel, State.REJECTED, Reason.SUBSCRIBE_REJECTED, request.data_type, detail=request.detail
+                    )
+                    self._emit.end()
                 case _:  # Send, Acknowledged: there is nobody to send to, and no time-out to stop
                     pass
 
@@ -437,11 +445,13 @@ def learn_metadata(adapter: Adapter, path: Path) -> list[InstrumentInfo]:
         if fetch is None:
             continue
         try:
-            infos.extend(adapter.on_metadata(Response(fetch.tag, event.url, event.status, event.payload)))
+            found = adapter.on_metadata(Response(fetch.tag, event.url, event.status, event.payload))
         except VenueProtocolError as error:
             refused = f" (one was of no use: {error})"
             continue
+        infos += [entry for entry in found if isinstance(entry, InstrumentInfo)]
         waiting.remove(fetch)
+        waiting += [entry for entry in found if isinstance(entry, Fetch)]
         if not waiting:
             return infos
     raise CaptureError(f"{path}: holds no answer to {waiting[0].url}, from which instruments are learnt{refused}")
@@ -468,7 +478,11 @@ def decode_capture(
         endpoints or adapter_class.endpoints, msgspec.convert(dict(options), adapter_class.options), subscriptions
     )
     known = {info.instrument: info for info in learn_metadata(adapter, capture_path)}
-    infos = [known[subscription.instrument] for subscription in subscriptions if subscription.instrument in known]
+    infos = [
+        known[wanted.instrument].with_symbol(wanted.canonical_symbol)
+        for wanted in subscriptions
+        if wanted.instrument in known
+    ]
     unknown = [subscription.instrument for subscription in subscriptions if subscription.instrument not in known]
 
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -504,6 +518,7 @@ def decode_capture(
         ignored=counts.ignored,
         repeated=counts.repeated,
         snapshots=counts.snapshots,
+        checksums=counts.checksums,
         books=counts.books,
         books_in_sync=counts.books_valid,
         unknown_instruments=unknown,

@@ -154,6 +154,7 @@ class TradeIdFormat(IntEnum):
     NONE = 0
     INTEGER = 1
     UUID = 2
+    TEXT = 3  # ASCII, padded with NUL
 
 
 _COMMON: Final[list[tuple[str, Any, int]]] = [
@@ -319,12 +320,18 @@ FINGERPRINT: Final = int.from_bytes(hashlib.sha256(layout_text().encode()).diges
 """64 bits of the layout's hash, stored in every segment and compared by attach."""
 
 
-def trade_id(trade: np.void) -> int | UUID | None:
+TRADE_ID_BYTES: Final = 16
+
+
+def trade_id(trade: np.void) -> int | UUID | str | None:
     """The id of one TRADE row as the venue means it."""
     match TradeIdFormat(int(trade["trade_id_format"])):
         case TradeIdFormat.INTEGER:
             return int(trade["trade_id_high"]) << 64 | int(trade["trade_id"])
         case TradeIdFormat.UUID:
             return UUID(int=int(trade["trade_id_high"]) << 64 | int(trade["trade_id"]))
+        case TradeIdFormat.TEXT:
+            number = int(trade["trade_id_high"]) << 64 | int(trade["trade_id"])
+            return number.to_bytes(TRADE_ID_BYTES, "little").rstrip(b"\0").decode("ascii", "replace")
         case TradeIdFormat.NONE:
             return None

@@ -18,7 +18,10 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 
 FOUNDATION = ("record", "instrument", "counters", "ring", "run", "process", "log", "config")
-PORT = ("feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.id_sequence", "record")
+PORT = (
+    "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
+    "feed.local_book", "feed.id_sequence", "feed.trade_id", "record", "symbol",
+)  # fmt: skip
 CONSUMING = (
     "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated", "book",
     "journal",
@@ -26,6 +29,7 @@ CONSUMING = (
 
 MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "record": (),
+    "symbol": (),
     "process": (),
     "log": (),
     "ring": ("ring",),
@@ -40,8 +44,8 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "feed.emit": ("feed.fixed", "record", "ring"),
     "feed.fixed": ("feed.adapter", "record"),
     "adapters": ("adapters", *PORT),
-    "adapters.emulators": ("adapters.emulators", "emulator", "record"),
-    "emulator": ("emulator", "record", "process"),
+    "adapters.emulators": ("adapters.emulators", "emulator", "record", "symbol"),
+    "emulator": ("emulator", "record", "process", "symbol"),
     "sequencer": FOUNDATION,
     "book": ("book", "record", "ring", "instrument", "run"),
     "book.keeper": (*FOUNDATION, "book"),
@@ -50,6 +54,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "relay": ("record", "instrument", "ring", "run", "counters", "consumer", "config", "log", "process"),
     "c_header": ("record", "instrument", "ring", "run"),
     "capture": (*PORT, "feed", "config"),
+    "c_header": ("record", "instrument", "ring"),
     "supervisor": (*FOUNDATION, "feed", "supervisor_"),
     "supervisor_": (*FOUNDATION, "feed", "book.table", "supervisor_", "emulator.venue"),
     "cli": (

@@ -175,7 +175,7 @@ ENUMS: dict[type[IntEnum | IntFlag], dict[str, int]] = {
     record.DataType: {
         "STATUS": 0, "TRADE": 1, "BBO": 2, "BOOK": 3, "FUNDING": 4, "MARK": 5, "OPEN_INTEREST": 6, "LIQUIDATION": 7,
     },
-    record.TradeIdFormat: {"NONE": 0, "INTEGER": 1, "UUID": 2},
+    record.TradeIdFormat: {"NONE": 0, "INTEGER": 1, "UUID": 2, "TEXT": 3},
     record.State: {
         "NONE": 0, "RECONNECTING": 1, "CONNECTED": 2, "DISCONNECTED": 3, "CIRCUIT_OPEN": 4, "GAP": 5,
         "RESYNCING": 6, "SYNCED": 7, "REJECTED": 8, "DROPPED": 9, "TRADING": 10, "HALTED": 11,

@@ -80,6 +80,7 @@ def _print_summary(out: Path, summary: DecodeSummary) -> None:
         "ignored frames": summary.ignored,
         "repeated messages": summary.repeated,
         "snapshots": summary.snapshots,
+        "checksums compared": summary.checksums,
         "books": summary.books,
         "books in sync at the end": summary.books_in_sync,
     }

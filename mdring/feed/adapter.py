@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import msgspec
 from msgspec import Struct
 
 from mdring.record import DataType, Reason
@@ -60,12 +61,15 @@ class Send(Struct, frozen=True):
     """Send this text frame on a connection. The transport paces frames by the venue's limit.
 
     ``ack`` names an answer that is due: the driver arms the subscribe time-out for it, and the adapter
-    returns ``Acknowledged(connection, ack)`` when the answer is there.
+    returns ``Acknowledged(connection, ack)`` when the answer is there. ``delay_ns`` is waited first. A frame that
+    is ``urgent`` (a keep-alive) goes before those that wait for their turn.
     """
 
     connection: int
     text: str
     ack: str | None = None
+    delay_ns: int = 0
+    urgent: bool = False
 
 
 class Acknowledged(Struct, frozen=True):
@@ -73,6 +77,18 @@ class Acknowledged(Struct, frozen=True):
 
     connection: int
     ack: str
+
+
+class Rejected(Struct, frozen=True):
+    """The venue refuses a subscription: that of ``instrument``, or of one of its data types (STATUS: of all).
+
+    The others go on. The driver counts it and writes STATUS(REJECTED, SUBSCRIBE_REJECTED) for the instrument.
+    """
+
+    connection: int
+    instrument: str
+    detail: str
+    data_type: DataType = DataType.STATUS
 
 
 class Fetch(Struct, frozen=True):
@@ -98,7 +114,7 @@ class Reconnect(Struct, frozen=True):
     detail: str = ""
 
 
-Request = Send | Fetch | Reconnect | Acknowledged
+Request = Send | Fetch | Reconnect | Acknowledged | Rejected
 NOTHING: Final[tuple[Request, ...]] = ()
 
 
@@ -121,7 +137,12 @@ class Subscription(Struct, frozen=True):
 
 
 class InstrumentInfo(Struct, frozen=True):
-    """Metadata of one instrument, from the venue's list."""
+    """Metadata of one instrument, from the venue's list.
+
+    The canonical symbol (``mdring/symbol.py``) tells spot, perpetual, future and option apart, with expiry and
+    strike. A size of 1 is ``multiplier`` of ``size_unit``: of the base asset where sizes are in it ("1"), of what a
+    contract is for where sizes count contracts. Text fields are empty where the venue does not say.
+    """
 
     instrument: str
     canonical_symbol: str
@@ -130,6 +151,16 @@ class InstrumentInfo(Struct, frozen=True):
     base: str = ""
     quote: str = ""
     trading: bool = True
+    settle: str = ""  # asset in which profit is paid
+    size_unit: str = ""  # asset of which sizes tell an amount: the base asset, or the quote asset of inverse contracts
+    multiplier: str = "1"  # decimal text
+    tick: str = ""  # decimal text: what prices of new orders are multiples of
+    lot: str = ""  # decimal text: what their sizes are multiples of
+    status: str = ""  # the venue's own word
+
+    def with_symbol(self, canonical_symbol: str | None) -> InstrumentInfo:
+        """With the symbol that a subscription gives it, if it gives one."""
+        return self if canonical_symbol is None else msgspec.structs.replace(self, canonical_symbol=canonical_symbol)
 
 
 class Connection(Struct, frozen=True):
@@ -152,8 +183,10 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     max_connection_life_s: float = 0.0  # 0: the venue sets none
     send_interval_s: float = 0.0  # least distance of two frames that we send
+    connect_interval_s: float = 0.0  # least distance of two attempts to connect
     weight_per_minute: int = 0  # REST budget; 0: none
     stale_after_s: float = 60.0  # no data for so long on a connection: reconnect
+    timer_interval_s: float = 0.0  # ``on_timer`` is called so often on each open connection; 0: never
 
 
 class AdapterCounts(Struct):
@@ -164,8 +197,36 @@ class AdapterCounts(Struct):
     gaps: int = 0  # STATUS(GAP) records
     resyncs: int = 0  # books that had to be rebuilt, for whatever reason
     snapshots: int = 0  # snapshots put into the stream
+    checksums: int = 0  # of the venue, that were compared with ours, right or wrong
     books: int = 0  # subscribed
     books_valid: int = 0
+
+
+class UnknownMessages:
+    """Messages (or rows of a list) of types that an adapter does not decode: counted, the first of each type kept.
+
+    They never stop the feed; the driver puts the samples into the quarantine file, for people to look at.
+    """
+
+    MAX_TYPES: ClassVar[int] = 64
+    SAMPLE_BYTES: ClassVar[int] = 1024
+
+    def __init__(self, counts: AdapterCounts) -> None:
+        self._counts = counts
+        self._seen: set[str] = set()
+        self._new: list[tuple[str, bytes]] = []
+
+    def note(self, what: str, payload: bytes | memoryview) -> None:
+        """One more. ``what`` names its type, in few words that do not change from message to message."""
+        self._counts.ignored += 1
+        if what not in self._seen and len(self._seen) < self.MAX_TYPES:
+            self._seen.add(what)
+            self._new.append((what, bytes(payload[: self.SAMPLE_BYTES])))
+
+    def take_new(self) -> list[tuple[str, bytes]]:
+        """Types, and a sample of each, that came up since the last call."""
+        new, self._new = self._new, []
+        return new
 
 
 class Adapter(ABC):
@@ -173,10 +234,12 @@ class Adapter(ABC):
 
     Life cycle, as the driver calls it:
 
-    1. ``metadata_requests`` / ``on_metadata`` until ``instruments`` is known;
-    2. ``bind`` with the channels of the instruments that exist, then ``connections``;
-    3. per connection ``on_connect``, many ``on_frame``, ``on_disconnect``, and again;
+    1. ``metadata_requests`` / ``on_metadata`` until the list of instruments is known;
+    2. ``bind`` with the channels of the subscribed instruments that exist, then ``connections``;
+    3. per connection ``on_connect``, many ``on_frame``, ``on_timer`` now and then, ``on_disconnect``, and again;
     4. ``on_response`` for each ``Fetch``; ``on_reject`` for each error raised.
+
+    Whoever only wants to know the venue's instruments makes one without subscriptions and does step 1.
     """
 
     venue: ClassVar[str]  # the adapter's name
@@ -187,19 +250,22 @@ class Adapter(ABC):
     options: ClassVar[type[Struct]]  # the keys of [venues.options], with defaults
 
     counts: AdapterCounts  # each adapter makes its own in __init__
+    unknown: UnknownMessages  # likewise, with these counts
 
     @abstractmethod
     def __init__(self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]) -> None: ...
 
     @abstractmethod
     def metadata_requests(self) -> Sequence[Fetch]:
-        """What to fetch to learn the metadata of the subscribed instruments."""
+        """What to fetch to learn the metadata of all instruments that the adapter can serve."""
 
     @abstractmethod
-    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
-        """Metadata of those subscribed instruments that the answer holds.
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:
+        """Metadata of all instruments that the answer holds, subscribed or not; and what must be fetched besides
+        (the next page).
 
-        Raises VenueProtocolError if the answer is not usable; the driver tries again later.
+        A row that no record could be made for is left out and noted (``unknown.note``): it must not cost the others.
+        Raises VenueProtocolError if the answer as a whole is not usable; the driver tries again later.
         """
 
     @abstractmethod
@@ -221,6 +287,11 @@ class Adapter(ABC):
         Raises VenueProtocolError if it is not what the venue documents.
         """
 
+    def on_timer(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """``limits.timer_interval_s`` have passed on an open connection: send the venue's own ping, look for books
+        whose snapshot does not come. ``now_ns`` is on the clock of ``ts_recv``."""
+        return NOTHING
+
     @abstractmethod
     def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The answer to a ``Fetch``, or its failure (status 0)."""
@@ -238,7 +309,7 @@ class Adapter(ABC):
 
         Default: resync the book, if it is known which and the message was not one of other data.
         """
-        if error.instrument is None or error.data_type in (DataType.TRADE, DataType.BBO):
+        if error.instrument is None or error.data_type not in (DataType.BOOK, DataType.STATUS):
             return NOTHING
         return self.resync(error.instrument, now_ns, error.reason, emit)
 

@@ -12,6 +12,7 @@ adapter, which resyncs or reconnects. Any other exception is our bug and ends th
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -23,6 +24,7 @@ from mdring.feed.adapter import (
     AdapterCounts,
     Fetch,
     Reconnect,
+    Rejected,
     Request,
     Response,
     Send,
@@ -34,6 +36,8 @@ from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher
 from mdring.feed.states import Announcement, ConnectionStates
 from mdring.record import Reason, State
+
+logger = logging.getLogger(__name__)
 
 
 class Link(Protocol):
@@ -112,6 +116,12 @@ class Driver:
             self._carry_out(requests)
         return is_data
 
+    def on_timer(self, connection: int) -> None:
+        """The adapter's interval has passed once more on an open connection."""
+        now_ns = time.time_ns()
+        self._emit.begin(now_ns)
+        self._finish(self._adapter.on_timer(connection, now_ns, self._emit))
+
     def on_disconnect(self, connection: int, announcement: Announcement) -> None:
         """The connection is gone: say so, then let the adapter give its books up."""
         del self._links[connection]
@@ -182,7 +192,11 @@ class Driver:
         self._finish(requests)
 
     def publish_counts(self) -> None:
-        """Bring what the adapter has counted since the last time into the counters."""
+        """Bring what the adapter has counted since the last time into the counters, and what it could not decode
+        into the quarantine."""
+        for what, sample in self._adapter.unknown.take_new():
+            logger.warning("%s: not decoded, the first one is in the quarantine file", what)
+            self._quarantine.keep(time.time_ns(), Reason.NONE, f"not decoded: {what}", "first of its type", sample)
         counts, before, counters = self._adapter.counts, self._published_counts, self._counters
         counters.add(Counter.GAPS, counts.gaps - before.gaps)
         counters.add(Counter.RESYNCS, counts.resyncs - before.resyncs)
@@ -193,6 +207,21 @@ class Driver:
         self._published_counts = AdapterCounts(
             gaps=counts.gaps, resyncs=counts.resyncs, snapshots=counts.snapshots, ignored=counts.ignored
         )
+
+    def _reject_subscription(self, request: Rejected) -> None:
+        self._counters.add(Counter.SUBSCRIPTIONS_REJECTED)
+        logger.error("the venue refuses %s: %s", request.instrument, request.detail)
+        self._counters.set_error(f"{request.instrument}: subscription refused: {request.detail}")
+        self._emit.begin(time.time_ns())
+        self._emit.status(
+            self._channels.get(request.instrument, self._venue_channel),
+            State.REJECTED,
+            Reason.SUBSCRIBE_REJECTED,
+            request.data_type,
+            detail=request.detail,
+        )
+        self._emit.end()
+        self._publisher.commit()
 
     def _reject(
         self, connection: int, error: VenueProtocolError, payload: bytes, ts_recv: int, source: str
@@ -213,6 +242,9 @@ class Driver:
         for request in requests:
             if isinstance(request, Fetch):
                 self.fetcher.submit(request)
+                continue
+            if isinstance(request, Rejected):
+                self._reject_subscription(request)
                 continue
             link = self._links.get(request.connection)
             if link is None:  # an earlier request of these ended it

@@ -30,3 +30,9 @@ def to_decimal(value: int, exponent: int) -> Decimal:
 
 def quoted_after(message: bytes, prefix: bytes) -> bytes | None:
     """The bytes between ``prefix``, with which ``message`` begins, and the next quote; None if there are none."""
+
+def time_ns(text: str) -> int:
+    """ns since the epoch of a time of RFC 3339 in UTC, ``2023-10-06T17:35:55.440295Z`` with any number of digits.
+
+    Digits beyond the ninth are cut. Raises DecimalError.
+    """

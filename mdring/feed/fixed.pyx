@@ -591,3 +591,72 @@ def quoted_after(bytes message not None, bytes prefix not None):
     begin += skipped
     quote = <const char *>memchr(begin, c'"', length - skipped)
     return begin[:quote - begin] if quote != NULL else None
+
+
+# ---- times ------------------------------------------------------------------------------------------------
+
+
+cdef inline int64_t _two(const char *p) noexcept nogil:
+    """The value of two digits, -1 if they are none."""
+    return (p[0] - c'0') * 10 + (p[1] - c'0') if _digit(p[0]) and _digit(p[1]) else -1
+
+
+cdef int64_t _days(int64_t year, int64_t month, int64_t day) noexcept nogil:
+    """Days from 1970-01-01 of a date of the Gregorian calendar (years from March, in eras of 400 of them)."""
+    cdef int64_t y = year - (month <= 2)
+    cdef int64_t era = y // 400
+    cdef int64_t year_of_era = y - era * 400
+    cdef int64_t day_of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return era * 146097 + year_of_era * 365 + year_of_era // 4 - year_of_era // 100 + day_of_year - 719468
+
+
+cdef Fault _time_ns(const char *p, Py_ssize_t length, int64_t *value) noexcept nogil:
+    """``YYYY-MM-DDTHH:MM:SS[.digits]Z``, of the years from 1970 to 2261."""
+    cdef int64_t century, year, month, day, hour, minute, second, fraction = 0, unit = 1_000_000_000
+    cdef int days_of_month
+    cdef Py_ssize_t at = 19
+    if length < 20 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or p[13] != c':' or p[16] != c':':
+        return FAULT_MALFORMED
+    if p[length - 1] != c'Z':
+        return FAULT_MALFORMED
+    century, year, month, day = _two(p), _two(p + 2), _two(p + 5), _two(p + 8)
+    hour, minute, second = _two(p + 11), _two(p + 14), _two(p + 17)
+    if century < 0 or year < 0 or not 1 <= month <= 12 or day < 1:
+        return FAULT_MALFORMED
+    if not 0 <= hour <= 23 or not 0 <= minute <= 59 or not 0 <= second <= 60:  # 60: a leap second
+        return FAULT_MALFORMED
+    year += century * 100
+    days_of_month = 31 - (month == 4 or month == 6 or month == 9 or month == 11)
+    if month == 2:
+        days_of_month = 28 + (year % 4 == 0 and (year % 100 != 0 or year % 400 == 0))
+    if day > days_of_month:
+        return FAULT_MALFORMED
+    if not 1970 <= year <= 2261:
+        return FAULT_OVERFLOW
+    if p[at] == c'.':
+        at += 1
+        if at == length - 1:
+            return FAULT_MALFORMED
+        while at < length - 1 and _digit(p[at]):
+            unit //= 10  # digits beyond the ninth are less than a ns
+            fraction += (p[at] - c'0') * unit
+            at += 1
+    if at != length - 1:
+        return FAULT_MALFORMED
+    value[0] = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
+    value[0] = value[0] * 1_000_000_000 + fraction
+    return FAULT_NONE
+
+
+def time_ns(str text not None):
+    """ns since the epoch of a time of RFC 3339 in UTC, ``2023-10-06T17:35:55.440295Z`` with any number of digits.
+
+    Digits beyond the ninth are cut. Raises DecimalError.
+    """
+    cdef int64_t value = 0
+    cdef Fault fault = FAULT_MALFORMED
+    if PyUnicode_IS_ASCII(text):
+        fault = _time_ns(PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text), &value)
+    if fault != FAULT_NONE:
+        raise DecimalError(f"{text[:SHOWN]!r} is no time as 2023-10-06T17:35:55.440295Z is")
+    return value

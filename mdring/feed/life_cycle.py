@@ -34,6 +34,23 @@ from mdring.record import Reason, State
 logger = logging.getLogger(__name__)
 
 
+class ConnectPace:
+    """Spaces the attempts to connect of all connections of a worker, as venues want it."""
+
+    def __init__(self, interval_ns: int = 0) -> None:
+        """``interval_ns`` 0: no bound."""
+        self._interval_ns = interval_ns
+        self._next_ns = 0
+
+    async def turn(self) -> None:
+        """Wait until one more attempt may be made."""
+        now_ns = time.monotonic_ns()
+        wait_ns = max(self._next_ns - now_ns, 0)
+        self._next_ns = now_ns + wait_ns + self._interval_ns
+        if wait_ns:
+            await asyncio.sleep(wait_ns / 1e9)
+
+
 class LifeCycle:
     """One connection, session after session."""
 
@@ -46,8 +63,10 @@ class LifeCycle:
         breaker: CircuitBreaker,
         backoff: Backoff,
         replacement_backoff: Backoff,
+        pace: ConnectPace | None = None,
     ) -> None:
-        """``replacement_backoff`` paces the opening of replacements; what it counts is no failure."""
+        """``replacement_backoff`` paces the opening of replacements; what it counts is no failure. ``pace`` is common
+        to all connections of the worker."""
         self.breaker = breaker
         self._connection = connection
         self._number = connection.connection
@@ -56,6 +75,7 @@ class LifeCycle:
         self._counters = counters
         self._backoff = backoff
         self._replacement_backoff = replacement_backoff
+        self._pace = pace or ConnectPace()
         self._session: Session | None = None
         self._replacement: Session | None = None  # while it is being opened
 
@@ -99,6 +119,7 @@ class LifeCycle:
 
     async def _attempt(self, reason: Reason) -> Reason:
         """Open a session and stay with it, and with what replaces it, to the end; returns why that came."""
+        await self._pace.turn()
         self.breaker.on_attempt(time.monotonic_ns())
         if reason is not Reason.STARTED:
             self._counters.add(Counter.RECONNECTS)
@@ -129,6 +150,9 @@ class LifeCycle:
             await self._replace(self._session)
 
     async def _replace(self, old: Session) -> None:
+        await self._pace.turn()
+        if old.ended is not None:
+            return
         self._counters.add(Counter.RECONNECTS)
         self._replacement = self._new_session(replaces=old)
         try:

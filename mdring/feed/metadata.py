@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from mdring.feed.adapter import Adapter, InstrumentInfo, VenueProtocolError
+from mdring.feed.adapter import Adapter, Fetch, InstrumentInfo, VenueProtocolError
 from mdring.feed.backoff import Backoff
 from mdring.feed.rest import Fetcher
 from mdring.instrument import Instrument, InstrumentTable
@@ -37,7 +37,7 @@ class AttemptsExhausted(Exception):
 async def learn(
     adapter: Adapter, fetcher: Fetcher, backoff: Backoff, on_failure: Callable[[str], None]
 ) -> dict[str, InstrumentInfo]:
-    """The metadata of the subscribed instruments that the venue knows, by its names.
+    """The metadata of all instruments that the venue lists and the adapter can serve, by the venue's names.
 
     ``on_failure`` is told why, after each failed attempt. Raises AttemptsExhausted.
     """
@@ -45,14 +45,16 @@ async def learn(
     pending = list(adapter.metadata_requests())
     while True:
         failed = []
-        for fetch in pending:
+        while pending:
+            fetch = pending.pop(0)
             try:
                 found = adapter.on_metadata(await fetcher.fetch(fetch))
             except VenueProtocolError as error:
                 on_failure(str(error))
                 failed.append(fetch)
             else:
-                infos.update({info.instrument: info for info in found})
+                pending += [entry for entry in found if isinstance(entry, Fetch)]
+                infos.update({entry.instrument: entry for entry in found if isinstance(entry, InstrumentInfo)})
         pending = failed
         if not pending:
             return infos

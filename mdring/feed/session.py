@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+import msgspec
 from msgspec import Struct
 
 from mdring.feed.adapter import Connection, Send
@@ -38,6 +39,7 @@ class SessionSettings(Struct, frozen=True):
     watchdog: WatchdogSettings
     send_interval_ns: int  # least distance of two frames that we send
     tls: ssl.SSLContext
+    timer_interval_ns: int = 0  # of the adapter's timer; 0: it wants none
 
 
 class Session:
@@ -69,6 +71,7 @@ class Session:
         self._unsent: deque[Send] = deque()
         self._may_send_ns = 0
         self._send_timer: asyncio.TimerHandle | None = None
+        self._timer_due_ns = 0  # the adapter's; 0: it wants none
         self._ts_recv = 0  # of the read that is going on; 0: none is
 
     @property
@@ -97,7 +100,7 @@ class Session:
             self._changed.clear()
             if self.ended is None:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout((self._watchdog.next_look_ns(now_ns) - now_ns) / 1e9):
+                    async with asyncio.timeout((self._next_look_ns(now_ns) - now_ns) / 1e9):
                         await self._changed.wait()
 
     def end(self, reason: Reason, detail: str = "") -> None:
@@ -140,6 +143,8 @@ class Session:
             self._replaces = None
         self._watchdog = Watchdog(self._settings.watchdog, time.monotonic_ns())
         self.is_open = True
+        if self._settings.timer_interval_ns:
+            self._timer_due_ns = time.monotonic_ns() + self._settings.timer_interval_ns
         self._driver.on_connect(self._number, self)
 
     def on_message(self, payload: bytes, last_in_read: int) -> None:
@@ -177,8 +182,15 @@ class Session:
     # ---- what the adapter wants --------------------------------------------------------------------------
 
     def send(self, request: Send) -> None:
-        """Send a frame as soon as the venue's limits allow it."""
-        self._unsent.append(request)
+        """Send a frame after its delay, as soon as the venue's limits allow it."""
+        if request.delay_ns:
+            undelayed = msgspec.structs.replace(request, delay_ns=0)
+            asyncio.get_running_loop().call_later(request.delay_ns / 1e9, self._send_delayed, undelayed)
+            return
+        if request.urgent:
+            self._unsent.appendleft(request)
+        else:
+            self._unsent.append(request)
         if self._send_timer is None:
             self._send_next()
 
@@ -193,6 +205,10 @@ class Session:
             self.replace_at(time.monotonic_ns())
         else:
             self.end(reason, detail)
+
+    def _send_delayed(self, request: Send) -> None:
+        if self.is_open:
+            self.send(request)
 
     def _send_next(self) -> None:
         now_ns = time.monotonic_ns()
@@ -221,3 +237,11 @@ class Session:
             assert self._websocket is not None
             self._websocket.ping()
             watchdog.on_ping_sent(now_ns)
+        if self.is_open and 0 < self._timer_due_ns <= now_ns:
+            self._timer_due_ns = now_ns + self._settings.timer_interval_ns
+            self._driver.on_timer(self._number)
+
+    def _next_look_ns(self, now_ns: int) -> int:
+        """When something may be due next: of the watchdog, or the adapter's timer."""
+        look_ns = self._watchdog.next_look_ns(now_ns)
+        return min(look_ns, self._timer_due_ns) if self._timer_due_ns else look_ns

@@ -44,7 +44,7 @@ from mdring.feed.breaker import CircuitBreaker
 from mdring.feed.channels import ChannelStore
 from mdring.feed.driver import Driver
 from mdring.feed.emit import Channel
-from mdring.feed.life_cycle import LifeCycle
+from mdring.feed.life_cycle import ConnectPace, LifeCycle
 from mdring.feed.metadata import AttemptsExhausted, declare, learn
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
@@ -106,6 +106,7 @@ class Worker:
         )  # fmt: skip
         self._tls = _tls(venue)
         self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
+        self._pace = ConnectPace(round(adapter.limits.connect_interval_s * 1e9))
         self.lives: list[LifeCycle] = []
         self._stop = asyncio.Event()
 
@@ -175,7 +176,7 @@ class Worker:
     async def _bind(self, infos: Mapping[str, InstrumentInfo]) -> dict[str, Channel]:
         """Give the adapter a channel for each instrument that can be had; reject the others."""
         wanted = {
-            entry.instrument: _with_symbol(infos[entry.instrument], entry.canonical_symbol)
+            entry.instrument: infos[entry.instrument].with_symbol(entry.canonical_symbol)
             for entry in self._venue.subscriptions
             if entry.instrument in infos and infos[entry.instrument].trading
         }
@@ -209,6 +210,7 @@ class Worker:
             ),
             self._backoff(),
             Backoff(self._venue.connection.reconnect_delay_ms, self._venue.connection.max_reconnect_delay_ms),
+            self._pace,
         )
 
     def _backoff(self) -> Backoff:
@@ -251,10 +253,6 @@ class Worker:
         self.counters.heartbeat()
 
 
-def _with_symbol(info: InstrumentInfo, canonical_symbol: str | None) -> InstrumentInfo:
-    return msgspec.structs.replace(info, canonical_symbol=canonical_symbol or info.canonical_symbol)
-
-
 def _session_settings(venue: VenueConfig, limits: Limits, tls: ssl.SSLContext) -> SessionSettings:
     settings = venue.connection
     life_ns = settings.max_connection_life_s * 1_000_000_000
@@ -276,6 +274,7 @@ def _session_settings(venue: VenueConfig, limits: Limits, tls: ssl.SSLContext) -
         ),
         send_interval_ns=round(limits.send_interval_s * 1e9),
         tls=tls,
+        timer_interval_ns=round(limits.timer_interval_s * 1e9),
     )
 
 

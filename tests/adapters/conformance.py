@@ -17,6 +17,7 @@ from mdring.feed.adapter import (
     Acknowledged,
     Adapter,
     Fetch,
+    InstrumentInfo,
     Reconnect,
     Request,
     Response,
@@ -59,11 +60,13 @@ class Bench:
             info
             for fetch in self.adapter.metadata_requests()
             for info in self.adapter.on_metadata(Response(fetch.tag, fetch.url, 200, case.metadata))
+            if isinstance(info, InstrumentInfo)
         ]
         self.infos = {info.instrument: info for info in infos}
+        wanted = [self.infos[one.instrument] for one in case.subscriptions]
         self.channels = {
             info.instrument: Channel(info.instrument, number, 1, info.price_exponent, info.size_exponent)
-            for number, info in enumerate(infos, start=1)
+            for number, info in enumerate(wanted, start=1)
         }
         self.adapter.bind(self.channels)
 

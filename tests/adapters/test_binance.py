@@ -19,6 +19,7 @@ from mdring.feed.adapter import (
     Acknowledged,
     Endpoints,
     Fetch,
+    InstrumentInfo,
     Reconnect,
     Request,
     Response,
@@ -126,18 +127,26 @@ def test_every_struct_of_the_wire_is_among_those_tested() -> None:
 
 def test_metadata_names_the_instrument_by_its_assets_and_its_exponents_by_the_wire() -> None:
     infos = Bench(BINANCE).infos
-    assert infos["NKNUSDT"].canonical_symbol == "NKN-USDT"
-    assert infos["RUNEEUR"].canonical_symbol == "RUNE-EUR-SPOT"  # the subscription's own
+    assert [infos[name].canonical_symbol for name in ("NKNUSDT", "RUNEEUR")] == ["NKN-USDT", "RUNE-EUR"]
     assert (infos["NKNUSDT"].price_exponent, infos["NKNUSDT"].size_exponent) == (-8, -8)
     assert (infos["NKNUSDT"].base, infos["NKNUSDT"].quote, infos["NKNUSDT"].trading) == ("NKN", "USDT", True)
 
 
-def test_instrument_that_is_not_trading_says_so_and_unknown_ones_are_absent() -> None:
-    adapter = BinanceAdapter(
-        BinanceAdapter.endpoints, BinanceOptions(), [Subscription("XECUSDT", ALL), Subscription("NOSUCH", ALL)]
-    )
-    (info,) = adapter.on_metadata(Response("exchangeInfo", "", 200, BINANCE_EXCHANGE_INFO))
-    assert (info.instrument, info.trading) == ("XECUSDT", False)
+def test_all_instruments_are_told_and_whether_each_is_trading() -> None:
+    adapter = BinanceAdapter(BinanceAdapter.endpoints, BinanceOptions(), [])
+    infos = adapter.on_metadata(Response("exchangeInfo", "", 200, BINANCE_EXCHANGE_INFO))
+    assert [(info.instrument, info.trading, info.status) for info in infos if isinstance(info, InstrumentInfo)] == [
+        ("NKNUSDT", True, "TRADING"), ("RUNEEUR", True, "TRADING"), ("XECUSDT", False, "BREAK"),
+    ]  # fmt: skip
+
+
+def test_instrument_that_no_record_could_be_made_for_costs_no_other() -> None:
+    adapter = BinanceAdapter(BinanceAdapter.endpoints, BinanceOptions(), [])
+    body = BINANCE_EXCHANGE_INFO.replace(b'"tickSize": "0.00010000"', b'"tickSize": "x"')
+    infos = adapter.on_metadata(Response("exchangeInfo", "", 200, body))
+    assert [info.instrument for info in infos if isinstance(info, InstrumentInfo)] == ["RUNEEUR", "XECUSDT"]
+    ((what, sample),) = adapter.unknown.take_new()
+    assert "x" in what and b"NKNUSDT" in sample and adapter.counts.ignored == 1
 
 
 @pytest.mark.parametrize(

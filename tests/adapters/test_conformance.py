@@ -137,4 +137,5 @@ def test_damaged_metadata_raises_nothing_but_a_protocol_error(case: VenueCase, d
         infos = adapter.on_metadata(Response(fetch.tag, fetch.url, 200, body))
     except VenueProtocolError:
         return
-    assert all(-18 <= info.price_exponent <= 0 and -18 <= info.size_exponent <= 0 for info in infos)
+    for info in infos:
+        assert isinstance(info, Fetch) or (-18 <= info.price_exponent <= 0 and -18 <= info.size_exponent <= 0)

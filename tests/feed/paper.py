@@ -37,6 +37,7 @@ from mdring.feed.adapter import (
     Response,
     Send,
     Subscription,
+    UnknownMessages,
     VenueProtocolError,
 )
 from mdring.feed.emit import Channel, Emit
@@ -61,6 +62,7 @@ class PaperAdapter(Adapter):
 
     def __init__(self, endpoints: Endpoints, options: PaperOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
+        self.unknown = UnknownMessages(self.counts)
         self._endpoints = endpoints
         self._connections = options.connections
         self._wanted = {subscription.instrument: subscription.data_types for subscription in subscriptions}
@@ -76,7 +78,6 @@ class PaperAdapter(Adapter):
         return [
             InstrumentInfo(row["instrument"], f"{row['instrument']}-X", -2, 0, trading=row["trading"])
             for row in rows
-            if row["instrument"] in self._wanted
         ]
 
     def bind(self, channels: Mapping[str, Channel]) -> None:
@@ -113,7 +114,7 @@ class PaperAdapter(Adapter):
             case {"bug": True}:
                 raise RuntimeError("a bug of ours")
             case {"note": True}:
-                self.counts.ignored += 1
+                self.unknown.note("note", payload)
             case _:
                 raise VenueProtocolError("no such message", instrument=message.get("of"))
         return NOTHING

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, cast
 
+from msgspec import structs
+
 from mdring.feed.adapter import Connection, Send
 from mdring.feed.driver import Driver
 from mdring.feed.session import Session, SessionSettings
@@ -37,11 +39,14 @@ class StubDriver:
         self.told.append(payload.decode())
         return True
 
+    def on_timer(self, connection: int) -> None:
+        self.told.append(f"timer {connection}")
+
     def on_disconnect(self, connection: int, announcement: Any) -> None:
         self.told.append(announcement.reason.name)
 
 
-def settings() -> SessionSettings:
+def settings(timer_interval_ns: int = 0) -> SessionSettings:
     minute = 60 * SECOND
     return SessionSettings(
         Timeouts(minute, minute, minute, minute),
@@ -51,12 +56,15 @@ def settings() -> SessionSettings:
         ),
         INTERVAL_NS,
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        timer_interval_ns,
     )  # fmt: skip
 
 
-def session_of(venue: PaperVenue, driver: StubDriver, replaces: Session | None = None) -> Session:
+def session_of(
+    venue: PaperVenue, driver: StubDriver, replaces: Session | None = None, timer_interval_ns: int = 0
+) -> Session:
     connection = Connection(0, venue.websocket_url, ("AAA",))
-    return Session(connection, cast(Driver, driver), settings(), lambda: None, replaces)
+    return Session(connection, cast(Driver, driver), settings(timer_interval_ns), lambda: None, replaces)
 
 
 @asynccontextmanager
@@ -94,6 +102,66 @@ def test_frames_are_sent_in_order_and_no_faster_than_the_venue_allows() -> None:
             # Each is sent an interval after the one before: the last cannot come before five intervals are over.
             assert seen[-1] - sent[0] >= 5 * INTERVAL_NS / 1e9 - 0.001
             session.end(Reason.SHUTDOWN)
+
+    patiently(main())
+
+
+def test_urgent_frame_goes_before_those_that_wait_their_turn() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+
+            def send_all(link: Session) -> None:
+                for number in range(4):
+                    link.send(subscribe(number))
+                link.send(structs.replace(subscribe(9), urgent=True))
+
+            driver.on_open = send_all
+            session = session_of(venue, driver)
+            await session.open()
+            theirs = await venue.session()
+            while len(theirs.requests) < 5:
+                await asyncio.sleep(0.001)
+            assert [request["ack"] for request in theirs.requests] == list("09123")
+            session.end(Reason.SHUTDOWN)
+
+    patiently(main())
+
+
+def test_delayed_frame_waits_and_is_forgotten_with_the_session() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+
+            def send_all(link: Session) -> None:
+                link.send(structs.replace(subscribe(1), delay_ns=20_000_000))
+                link.send(structs.replace(subscribe(2), delay_ns=60_000_000))
+                link.send(subscribe(0))
+
+            driver.on_open = send_all
+            session = session_of(venue, driver)
+            await session.open()
+            theirs = await venue.session()
+            while len(theirs.requests) < 2:
+                await asyncio.sleep(0.001)
+            session.end(Reason.SHUTDOWN)
+            await asyncio.sleep(0.1)
+            assert [request["ack"] for request in theirs.requests] == ["0", "1"]
+
+    patiently(main())
+
+
+def test_adapters_timer_runs_while_the_session_lives() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            session = session_of(venue, driver, timer_interval_ns=5_000_000)
+            await session.open()
+            watching = asyncio.create_task(session.watch())
+            while driver.told.count("timer 0") < 3:
+                await asyncio.sleep(0.001)
+            session.end(Reason.SHUTDOWN)
+            await watching
+            told = len(driver.told)
+            await asyncio.sleep(0.02)
+            assert len(driver.told) == told
 
     patiently(main())
 
