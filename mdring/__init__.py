@@ -28,8 +28,11 @@ The package in the order in which data flows through it:
 =====================  ======================================================================================
 """
 
+from mdring.book import PRICE_LEVEL, Book, BookSet
+from mdring.book.late_join import JoinError
 from mdring.consolidated import ConsolidatedBbo, Liveness
 from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
+from mdring.delivery import Delivery
 from mdring.event import Bbo, Status, Trade
 from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
 from mdring.record import (
@@ -63,6 +66,7 @@ __all__ = [
     "INSTRUMENT",
     "LAYOUT_VERSION",
     "LEVEL",
+    "PRICE_LEVEL",
     "RECORD",
     "STATUS",
     "TRADE",
@@ -70,12 +74,16 @@ __all__ = [
     "Aggressor",
     "Batch",
     "Bbo",
+    "Book",
+    "BookSet",
     "ConsolidatedBbo",
     "Consumer",
     "DataType",
+    "Delivery",
     "Flags",
     "Instrument",
     "InstrumentTable",
+    "JoinError",
     "Kind",
     "LayoutMismatch",
     "Liveness",

@@ -33,6 +33,7 @@ from msgspec import Struct
 
 from mdring import delivery
 from mdring.book import Book, BookSet
+from mdring.book.late_join import join
 from mdring.delivery import DELIVERIES, Delivery
 from mdring.instrument import Instrument, InstrumentTable
 from mdring.named_consumer import NamedConsumer
@@ -53,6 +54,7 @@ Patterns = Iterable[str] | bool
 
 _BATCH_RECORDS: Final = 4096
 _CHECK_INTERVAL_NS: Final = 500_000_000  # between two looks at whether the run still lives, while nothing comes
+_JOIN_WAIT_S: Final = 5.0  # a keeper that is being restarted has new checkpoints by then
 _CURSOR_WORD: Final = 0  # of the tape's writer block
 _MAX_POLLS: Final = 64  # of one conflated batch, so that it ends under a writer that never pauses
 
@@ -213,17 +215,14 @@ class Consumer:
     # ---- books --------------------------------------------------------------------------------------------
 
     def _join(self) -> int:
-        """Load the books by late join; returns the seq at which they are true. Book objects stay the same."""
-        from mdring.book.late_join import join
-
+        """Have the books by late join, the first time or anew; returns the seq at which they are true."""
         assert self._book_selection is not None
-        wanted = None if self._book_selection.patterns is None else self._book_selection.ids(self.instruments)
-        joined = join(self._folder, self._segment, wanted)
         if self.books is None:
+            wanted = None if self._book_selection.patterns is None else self._book_selection.ids(self.instruments)
+            joined = join(self._folder, self._segment, wanted, wait_s=_JOIN_WAIT_S)
             self.books = joined.books
         else:
-            for instrument_id in joined.books:
-                self.books.load(instrument_id, *joined.books[instrument_id].snapshot())
+            joined = join(self._folder, self._segment, books=self.books, wait_s=_JOIN_WAIT_S)
         return joined.seq
 
     @property
