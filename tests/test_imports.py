@@ -54,7 +54,6 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "relay": ("record", "instrument", "ring", "run", "counters", "consumer", "config", "log", "process"),
     "c_header": ("record", "instrument", "ring", "run"),
     "capture": (*PORT, "feed", "config"),
-    "c_header": ("record", "instrument", "ring"),
     "supervisor": (*FOUNDATION, "feed", "supervisor_"),
     "supervisor_": (*FOUNDATION, "feed", "book.table", "supervisor_", "emulator.venue"),
     "cli": (
