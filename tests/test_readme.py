@@ -76,9 +76,16 @@ def demo(own_runs: Path) -> Iterator[None]:
         assert process.wait(60) == 0
 
 
+PRINTED = (
+    (r"\d+ (BUY|SELL) \d+\.\d+ at \d+\.\d+\n", -signal.SIGINT),  # the trades
+    (r"\d+ \d+\.\d+ \d+\.\d+ [+-]\d\.\d{3}\n", 0),  # the book
+)
+"""What each python block prints, line by line, and how it ends on Ctrl-C."""
+
+
 @pytest.mark.usefixtures("demo")
-@pytest.mark.parametrize("block", blocks("python"))
-def test_python_blocks_print_what_the_demo_trades(block: str) -> None:
+@pytest.mark.parametrize(("block", "printed"), zip(blocks("python"), PRINTED, strict=True))
+def test_python_blocks_print_what_the_demo_trades(block: str, printed: tuple[str, int]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", block], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -86,9 +93,10 @@ def test_python_blocks_print_what_the_demo_trades(block: str) -> None:
     lines = [process.stdout.readline() for _ in range(3)]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGINT, errors
+    pattern, returncode = printed
+    assert process.returncode == returncode, errors
     for line in lines:
-        assert re.fullmatch(r"\d+ (BUY|SELL) \d+\.\d+ at \d+\.\d+\n", line), line
+        assert re.fullmatch(pattern, line), line + errors
 
 
 @pytest.mark.usefixtures("demo")
