@@ -1,0 +1,287 @@
+"""A venue's frames to records on its ring: what a worker does per frame, without the socket.
+
+::
+
+    frames of a capture ──▶ Driver.on_frame ──▶ adapter ──▶ Emit ──▶ venue ring ──▶ BookSet (to check, not timed)
+
+The capture is real traffic if there is any (``../shared/captures``, or the folder that MDRING_CAPTURES names), else
+one that is made of the emulated venue. Each pass goes over it with a new adapter, so books are synchronised and their
+sequence numbers checked as in a live worker; REST answers come from the capture at once. Peers do the same with the
+same frames, and the books of all must agree at the end. Times are CPU time, on one core.
+
+The limit is msgspec alone: the same frames, into the same typed structs, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import time
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks._capture import record_emulated
+from benchmarks._harness import Part, Result, console, measure, require
+from benchmarks._run_folder import attach_ring, open_reader, run_folder
+from benchmarks.peers import environment
+from mdring.book import BookSet
+from mdring.capture import CaptureEvent, Responses, learn_metadata, read_capture
+from mdring.counters import POSITIONS_WORD, Counter, Counters
+from mdring.feed.adapter import Adapter, Fetch, InstrumentInfo, Response, Send, Subscription, load_adapter
+from mdring.feed.channels import ChannelStore
+from mdring.feed.driver import Driver
+from mdring.feed.emit import Channel
+from mdring.feed.publisher import Publisher
+from mdring.feed.quarantine import Quarantine
+from mdring.feed.states import ConnectionStates
+from mdring.record import RECORD, DataType, Flags, Reason
+from mdring.run import RunFolder
+
+CAPTURES: Final = Path(os.environ.get("MDRING_CAPTURES", Path(__file__).parents[2] / "shared" / "captures"))
+TARGET_RATIO: Final = 8.0
+ALL: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
+_RING_SLOTS: Final = 65_536
+
+# What the recording program subscribed to.
+_INSTRUMENTS: Final = ("NKNUSDT", "BLZETH", "LRCBTC", "RUNEEUR")
+_OPTIONS: Final = {"trade_stream": "aggTrade"}
+_UNWANTED: Final = "@kline"
+
+
+class _Link:
+    """A connection that goes nowhere."""
+
+    def send(self, request: Send) -> None:
+        """Nobody answers: the capture's venue needs no subscription."""
+
+    def acknowledge(self, ack: str) -> None:
+        """Nothing was asked."""
+
+    def reconnect(self, reason: Reason, detail: str) -> None:
+        """A capture that makes the adapter reconnect measures something else."""
+        require(False, f"the adapter wants to reconnect: {reason.name} {detail}")
+
+
+class _Fetcher:
+    """Answers fetches from the capture, in its order; in place of ``feed/rest.py``."""
+
+    def __init__(self) -> None:
+        self.driver: Driver
+        self.snapshots_ns = 0
+        self._responses = Responses()
+
+    def submit(self, fetch: Fetch) -> None:
+        """Answer at once if the capture has passed the answer."""
+        event = self._responses.ask(fetch)
+        if event is not None:
+            self._respond(fetch, event)
+
+    def reach(self, event: CaptureEvent) -> None:
+        """The capture is at this answer."""
+        fetch = self._responses.reach(event)
+        if fetch is not None:
+            self._respond(fetch, event)
+
+    def cancel(self, connection: int) -> None:
+        """As the worker's."""
+        self._responses.cancel(connection)
+
+    def _respond(self, fetch: Fetch, event: CaptureEvent) -> None:
+        start = time.thread_time_ns()
+        self.driver.on_response(fetch, Response(fetch.tag, event.url, event.status, event.payload))
+        self.snapshots_ns += time.thread_time_ns() - start
+
+
+class Decoder:
+    """A worker without sockets: its driver, publisher and ring, and an adapter that is new in each pass."""
+
+    def __init__(self, folder: RunFolder, infos: Sequence[InstrumentInfo], options: dict[str, str]) -> None:
+        self._folder = folder
+        self._infos = infos
+        self._adapter_class = load_adapter("binance")
+        self._options = msgspec.convert(options, self._adapter_class.options)
+        self.counters = Counters.open_as_writer(folder.counters("worker-binance"), os.getpid())
+        self._sequencer = Counters.open_as_writer(folder.counters("sequencer"), os.getpid())
+        self._publisher = Publisher(
+            attach_ring(folder.venue_ring("binance"), writable=True), 1, self._sequencer.words, self.counters,
+            ChannelStore.attach(folder.channels("binance")),
+        )  # fmt: skip
+        self._venue_channel = Channel("", 0, 1, 0, 0)
+        self._channels = {
+            info.instrument: Channel(info.instrument, number, 1, info.price_exponent, info.size_exponent)
+            for number, info in enumerate(infos, 1)
+        }
+        self._publisher.add([self._venue_channel, *self._channels.values()])
+        self._reader = open_reader(folder.venue_ring("binance"))
+        self._batch = np.zeros(_RING_SLOTS, dtype=RECORD)
+
+    def run(self, events: Sequence[CaptureEvent]) -> tuple[int, int, npt.NDArray[np.void], Adapter]:
+        """One pass: ns of CPU in all, ns of these for REST answers, the records, the adapter."""
+        adapter, driver, fetcher = self._fresh()
+        steps = [(event, event.payload if event.ev == "recv" else None) for event in events]
+        gc.collect()
+        start = time.thread_time_ns()
+        for event, payload in steps:
+            if payload is None:
+                fetcher.reach(event)
+            else:
+                driver.on_frame(0, payload, event.ts)
+        elapsed = time.thread_time_ns() - start
+        count = self._reader.poll(self._batch)
+        require(self._reader.lost == 0 and self._publisher.cursor == self._reader.position, "records are missing")
+        self._sequencer.words.store(POSITIONS_WORD + 1, self._reader.position)
+        return elapsed, fetcher.snapshots_ns, self._batch[:count], adapter
+
+    def _fresh(self) -> tuple[Adapter, Driver, _Fetcher]:
+        subscriptions = [Subscription(info.instrument, ALL) for info in self._infos]
+        adapter = self._adapter_class(self._adapter_class.endpoints, self._options, subscriptions)
+        states = ConnectionStates(self._venue_channel, self.counters)
+        quarantine = Quarantine(self._folder.path / "quarantine.jsonl", 1 << 16)
+        driver = Driver(adapter, self._publisher, states, quarantine, self.counters, self._venue_channel)
+        fetcher = _Fetcher()
+        fetcher.driver = driver
+        driver.fetcher = fetcher  # type: ignore[assignment]
+        adapter.bind(self._channels)
+        driver.bind(self._channels, {0: list(self._channels)})
+        states.set_connections({0: list(self._channels.values())})
+        driver.on_connect(0, _Link())
+        return adapter, driver, fetcher
+
+
+Tops = dict[str, list[tuple[Decimal, Decimal]]]
+"""Price and size of the best bid and ask, by instrument."""
+
+
+def books_of(records: npt.NDArray[np.void], infos: Sequence[InstrumentInfo]) -> Tops:
+    """The best levels of the books that the records make; each must be valid."""
+    books, tops = BookSet(), Tops()
+    books.apply(records)
+    for number, info in enumerate(infos, 1):
+        book = books[number]
+        require(book.valid and not book.is_crossed, f"the book of {info.instrument} is not valid")
+        tops[info.instrument] = [
+            (Decimal(price).scaleb(info.price_exponent), Decimal(size).scaleb(info.size_exponent))
+            for price, size in (book.best_bid, book.best_ask)
+        ]
+    return tops
+
+
+def ours(
+    title: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
+) -> tuple[list[Result], Tops]:
+    """Frames and records per second of one core, and the books."""
+    frames = [event for event in events if event.ev == "recv"]
+    times = np.zeros((passes, 2))
+    with run_folder(["binance"], ring_slots=_RING_SLOTS) as folder:
+        decoder = Decoder(folder, infos, options)
+        for number in range(passes):
+            elapsed, snapshots, records, adapter = decoder.run(events)
+            times[number] = elapsed, snapshots
+            counts = adapter.counts
+            require(counts.gaps == 0 and decoder.counters.load(Counter.REJECTS) == 0, "gaps or rejects")
+            require(counts.books_valid == len(infos), f"{counts.books_valid} of {len(infos)} books are in sync")
+            tops = books_of(records, infos)
+        deltas = int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum())
+        total = len(records)
+        del decoder
+    whole, plain = np.median(times[:, 0]), np.median(times[:, 0] - times[:, 1])
+    return [
+        Result(name=f"{title}: frames", value=len(frames) / plain * 1e6, unit="k frames/s", more_is_better=True,
+               limit=msgspec_alone(frames, passes), limit_name="msgspec alone", contest=f"{title} frames"),
+        Result(name=f"{title}: records of frames", value=deltas / plain * 1e6, unit="k records/s",
+               more_is_better=True),
+        Result(name=f"{title}: with snapshots", value=len(frames) / whole * 1e6, unit="k frames/s",
+               more_is_better=True, contest=f"{title} whole"),
+        Result(name=f"{title}: with snapshots", value=total / whole * 1e6, unit="k records/s", more_is_better=True),
+    ], tops  # fmt: skip
+
+
+class _Message(msgspec.Struct, gc=False):
+    """The fields of any message that is decoded; levels stay raw."""
+
+    s: str
+    u: int = 0
+    p: str = ""
+    q: str = ""
+    b: msgspec.Raw = msgspec.Raw()
+    a: msgspec.Raw = msgspec.Raw()
+    B: str = ""
+    A: str = ""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    data: _Message
+
+
+def msgspec_alone(frames: Sequence[CaptureEvent], passes: int) -> float:
+    """k frames/s of a msgspec decoder that makes typed structs of the same frames, and nothing else."""
+    decode = msgspec.json.Decoder(_Envelope).decode
+    payloads = [event.payload for event in frames]
+    times = []
+    for _ in range(passes):
+        start = time.thread_time_ns()
+        for payload in payloads:
+            decode(payload)
+        times.append(time.thread_time_ns() - start)
+    return len(payloads) / float(np.median(times)) * 1e6
+
+
+def against_cryptofeed(title: str, path: Path, results: Sequence[Result], tops: Tops, passes: int) -> list[Result]:
+    """The same frames through cryptofeed, and how many times faster we are."""
+    answer = environment.run("cryptofeed_decode", path, passes, timeout_s=120)
+    theirs = {name: [(Decimal(p), Decimal(s)) for p, s in levels] for name, levels in answer["tops"].items()}
+    require(theirs == tops, f"cryptofeed's books differ: {theirs}, ours {tops}")
+    times = np.array(answer["passes"])
+    plain, whole = np.median(times[:, 0] - times[:, 1]), np.median(times[:, 0])
+    name = f"cryptofeed {environment.versions()['cryptofeed']}"
+    made = [
+        Result(name=f"{title}: {what}, {name}", value=answer["frames"] / elapsed * 1e6, unit="k frames/s",
+               more_is_better=True, contest=f"{title} {contest}", is_peer=True, series="cryptofeed")
+        for what, contest, elapsed in (("frames", "frames", plain), ("with snapshots", "whole", whole))
+    ]  # fmt: skip
+    for figure in made:
+        mine = next(result for result in results if result.contest == figure.contest)
+        made = [*made, Result(name=f"  ÷ {figure.name}", value=mine.value / figure.value, unit="×",
+                              more_is_better=True, target=TARGET_RATIO)]  # fmt: skip
+    return made
+
+
+def _wanted(path: Path) -> Iterator[CaptureEvent]:
+    for event in read_capture(path):
+        if event.ev == "http" or (event.ev == "recv" and _UNWANTED not in (event.text or "")):
+            yield event
+
+
+def decode(path: Path, title: str, instruments: Sequence[str], options: dict[str, str], passes: int) -> list[Result]:
+    """All figures of one capture."""
+    adapter_class = load_adapter("binance")
+    subscriptions = [Subscription(instrument, ALL) for instrument in instruments]
+    adapter = adapter_class(adapter_class.endpoints, msgspec.convert(options, adapter_class.options), subscriptions)
+    known = {info.instrument: info for info in learn_metadata(adapter, path)}
+    infos = [known[instrument] for instrument in instruments]
+    results, tops = ours(title, list(_wanted(path)), infos, options, passes)
+    if environment.has("cryptofeed"):
+        results += against_cryptofeed(title, path, results, tops, max(3, passes // 10))
+    return results
+
+
+def run(options: argparse.Namespace) -> Sequence[Result]:
+    """All figures of the decoding."""
+    passes = max(5, int(200 * options.scale))
+    parts: list[Part] = []
+    real = CAPTURES / "binance.jsonl.gz"
+    if real.exists():
+        parts.append(("real", partial(decode, real, "real capture", _INSTRUMENTS, _OPTIONS, passes)))
+    else:
+        console.print(f"[yellow]no real traffic in {CAPTURES}: only that of the emulated venue is measured[/]")
+    with record_emulated(frames=2000) as (path, instruments):
+        parts.append(("emulated", partial(decode, path, "emulated", instruments, _OPTIONS, max(3, passes // 10))))
+        return measure("decode", parts)
