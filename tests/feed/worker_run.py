@@ -111,11 +111,12 @@ class WorkerRun:
         """``folder`` is on a tmpfs and empty."""
         self.venue = venue
         self.config = Config(
-            run=RunConfig(name=folder.name, directory=str(folder.parent), state_directory=str(state_folder)),
+            run=RunConfig(name="run", directory=str(folder), state_directory=str(state_folder)),
             tape=TapeConfig(slots=tape_slots),
             venues=(venue,),
         )
-        self.folder = RunFolder(folder)
+        self.folder = RunFolder(self.config.run.path)
+        self.folder.path.mkdir()
         self.segments = RunSegments.create(self.folder, self.config, time.time_ns())
         write_config(self.folder, self.config)
         self.sequencer = Sequencer(self.folder, self.config.venue_ids)
@@ -148,13 +149,13 @@ class WorkerRun:
                 self.pump()
 
     @asynccontextmanager
-    async def process(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """A worker process; killed at the end of the block if it still runs."""
+    async def process(self, parent: int | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+        """A worker process; killed at the end of the block if it still runs. ``parent``: this process, by default."""
         self._write_plugin()
         ours, theirs = self._control()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "mdring.feed.worker", "--run-folder", str(self.folder.path)),
-            *("--venue", self.venue.id, "--parent", str(os.getpid()), "--control-fd", str(theirs.fileno())),
+            *("--venue", self.venue.id, "--parent", str(parent or os.getpid()), "--control-fd", str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{self._plugin_folder}"},
@@ -165,7 +166,8 @@ class WorkerRun:
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.communicate()
+            _, said = await process.communicate()
+            print(said.decode())  # pytest shows it if the test failed
             self._release(ours, theirs)
 
     def _control(self) -> tuple[socket.socket, socket.socket]:
