@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,18 @@ def _mapped_files() -> str:
     return "\n".join(maps)
 
 
+def _abandoned_since(before: set[Path]) -> set[Path]:
+    """Folders that have appeared and that no living process has mapped, neither now nor a few seconds later."""
+    abandoned = _folders() - before
+    for _ in range(10):  # another session's process may just be starting, or ending
+        mapped = _mapped_files()
+        abandoned = {path for path in abandoned if f"{path}/" not in mapped and path.exists()}
+        if not abandoned:
+            break
+        time.sleep(0.5)
+    return abandoned
+
+
 @pytest.fixture(scope="session", autouse=True)
 def session_folder() -> Iterator[Path]:
     """The session's folder in ``/dev/shm``; its teardown fails if the tests left anything of theirs behind."""
@@ -67,11 +80,9 @@ def session_folder() -> Iterator[Path]:
     folder = SHARED_MEMORY / f"{PREFIX}{os.getpid()}"
     folder.mkdir()
     yield folder
-    left = [str(path) for path in folder.iterdir()]
+    left = set(folder.iterdir())
     shutil.rmtree(folder)
-    mapped = _mapped_files()
-    left += [str(path) for path in _folders() - before if f"{path}/" not in mapped and path.exists()]
-    assert not left, f"the tests left in shared memory: {sorted(left)}"
+    assert not left | _abandoned_since(before), "the tests left this in shared memory"
 
 
 @pytest.fixture
