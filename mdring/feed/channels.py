@@ -27,6 +27,7 @@ from mdring.ring import segment
 from mdring.ring._ring import Words
 
 _WORDS_PER_INSTRUMENT: Final = 8
+assert max(DataType) < _WORDS_PER_INSTRUMENT
 _SCAN_BATCH: Final = 4096
 
 

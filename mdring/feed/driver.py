@@ -143,7 +143,9 @@ class Driver:
         """The answer to a fetch, or its failure."""
         if not 200 <= response.status < 300:
             self._counters.add(Counter.FETCH_ERRORS)
-            self._counters.set_error(f"{fetch.tag}: HTTP {response.status}: {response.body[:160]!r}")
+            why = f"{fetch.tag}: HTTP {response.status}: {response.body[:160]!r}"
+            logger.warning("cannot fetch %s", why)
+            self._counters.set_error(why)
         ts_recv = time.time_ns()
         self._emit.begin(ts_recv)
         try:

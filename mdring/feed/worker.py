@@ -7,12 +7,12 @@
                              +-- Send --+  +-- Fetch --> rest
 
 It learns the instruments' metadata, has the supervisor give them rows in the instrument table, then keeps the
-adapter's connections up until SIGTERM or SIGINT. Nothing that the venue does ends it; an exception that is no
+adapter's connections up until SIGTERM. Nothing that the venue does ends it; an exception that is no
 :class:`VenueProtocolError` is our bug and does, for the supervisor to start it anew. The supervisor runs::
 
     python -m mdring.feed.worker --run-folder /dev/shm/mdring/demo --venue binance --parent 4711 --control-fd 5
 
-Exit status 0 after a signal. A worker that has given up (``max_reconnect_attempts``) stays, idle and DISCONNECTED.
+Exit status 0 after SIGTERM. A worker that has given up (``max_reconnect_attempts``) stays, idle and DISCONNECTED.
 """
 
 from __future__ import annotations
@@ -126,9 +126,10 @@ class Worker:
                 raise _Stopped
         except* _Stopped:
             pass
+        finally:
+            await _briefly(self._client.close())
         for life in self.lives:
             await _briefly(life.wait_closed())
-        await _briefly(self._client.close())
         self._beat()
 
     def close(self) -> None:
@@ -316,8 +317,7 @@ def _keep_awake(loop: asyncio.AbstractEventLoop, idle: str) -> None:
 
 async def _run(worker: Worker, idle: str) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
+    loop.add_signal_handler(signal.SIGTERM, worker.stop)
     _keep_awake(loop, idle)
     await worker.run()
 
@@ -337,7 +337,7 @@ def make_adapter(venue: VenueConfig) -> Adapter:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the worker of one venue of a run folder until SIGTERM or SIGINT."""
+    """Run the worker of one venue of a run folder until SIGTERM."""
     parser = argparse.ArgumentParser(prog="mdring.feed.worker", description="Feed one venue's ring.")
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--venue", required=True, help="id of the venue in the configuration")
@@ -350,6 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = from_json(folder.config.read_bytes())
     venue = _venue(config, options.venue)
     log.configure(f"worker-{venue.id}", config.log.level)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor orders the stop
     pin_to_core(venue.cpu)
     control = socket.socket(fileno=options.control_fd)
     control.setblocking(False)

@@ -140,7 +140,8 @@ def test_signal_ends_the_worker_in_order_in_the_midst_of_every_wait(
                 run = WorkerRun(run_folder, tmp_path, _prepare(wait, venue, silent.getsockname()[1]))
                 async with run.process() as process:
                     await WAITS[wait](run, venue)
-                    process.send_signal(signal.SIGTERM if len(wait) % 2 else signal.SIGINT)
+                    process.send_signal(signal.SIGINT)  # Ctrl-C is the supervisor's
+                    process.send_signal(signal.SIGTERM)
                     assert await ended(process) == 0
                 run.pump()
                 assert run.states()[-1] == (State.DISCONNECTED, Reason.SHUTDOWN)
@@ -285,7 +286,12 @@ def test_binance_from_the_wire_to_the_tape_and_within_its_memory(run_folder: Pat
             assert run.counters.load(Counter.REJECTS) == 0
             assert run.counters.load(Counter.GAPS) == 0
             assert_unbroken(run.records)
-            assert {data_type for _, data_type in channel_seqs(run.records)} == {DataType.STATUS, DataType.TRADE, DataType.BBO, DataType.BOOK}
+            assert {data_type for _, data_type in channel_seqs(run.records)} == {
+                DataType.STATUS,
+                DataType.TRADE,
+                DataType.BBO,
+                DataType.BOOK,
+            }
 
     patiently(main())
 
