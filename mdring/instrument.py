@@ -11,7 +11,6 @@ If a venue changes a tick size beyond an instrument's exponents, the instrument 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -21,7 +20,7 @@ from typing import Any, Final, Self
 import numpy as np
 from msgspec import Struct
 
-from mdring.record import LAYOUT_VERSION, UNDEFINED_PRICE
+from mdring.record import LAYOUT_VERSION, UNDEFINED_PRICE, fields_text, fingerprint_of
 from mdring.ring import segment
 from mdring.ring._ring import Words
 
@@ -36,7 +35,7 @@ INSTRUMENT: Final = np.dtype(
 )  # fmt: skip
 """A row of the table. Texts are UTF-8, NUL-padded."""
 
-FINGERPRINT: Final = int.from_bytes(hashlib.sha256(repr(INSTRUMENT).encode()).digest()[:8], "little")
+FINGERPRINT: Final = fingerprint_of(fields_text("INSTRUMENT", INSTRUMENT))
 _ROWS_WORD: Final = 0  # of the header's writer block: the highest id in use
 
 

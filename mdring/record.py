@@ -13,6 +13,23 @@ beforehand can hold it exactly: such a field brings its own, ``value = rate * 10
 the two fields of the same record. Times are nanoseconds since the Unix epoch, i8, and 0 where there is
 none. All numbers are little-endian. No byte is unnamed.
 
+The fields that all records share::
+
+    seq            <u8   0
+    ts_event       <i8   8
+    ts_recv        <i8  16
+    instrument_id  <u4  24
+    kind           |u1  28
+    flags          |u1  29
+    side           |u1  30
+    venue_id       |u1  31
+    price          <i8  32
+    size           <i8  40
+    channel_seq    <u8  48
+    venue_seq      <u8  56
+    ts_seq         <i8  64
+    payload        7 u8 72   by kind; the views name its parts
+
 This module imports nothing of mdring.
 """
 
@@ -305,18 +322,28 @@ def offset_of(field: str, dtype: np.dtype[np.void] = RECORD) -> int:
     return int(fields[field][1])
 
 
-def layout_text() -> str:
-    """The layout of RECORD and of every view, one field a line; what the fingerprint is made of."""
+def fields_text(name: str, dtype: np.dtype[np.void]) -> str:
+    """The fields of a dtype, one a line: name, format, offset; what a layout's fingerprint is made of."""
+    assert dtype.fields is not None and dtype.names is not None
     lines = []
-    for name, dtype in [("RECORD", RECORD), *((kind.name, view) for kind, view in VIEW_OF_KIND.items())]:
-        assert dtype.fields is not None and dtype.names is not None
-        for field in dtype.names:
-            kind, offset = dtype.fields[field][:2]
-            lines.append(f"{name}.{field} {kind.str if kind.subdtype is None else kind} @{offset}")
+    for field in dtype.names:
+        kind, offset = dtype.fields[field][:2]
+        lines.append(f"{name}.{field} {kind.str if kind.subdtype is None else kind} @{offset}")
     return "\n".join(lines)
 
 
-FINGERPRINT: Final = int.from_bytes(hashlib.sha256(layout_text().encode()).digest()[:8], "little")
+def fingerprint_of(text: str) -> int:
+    """64 bits of the hash of a layout's text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def layout_text() -> str:
+    """The layout of RECORD and of every view."""
+    views = ((kind.name, view) for kind, view in VIEW_OF_KIND.items())
+    return "\n".join(fields_text(name, dtype) for name, dtype in [("RECORD", RECORD), *views])
+
+
+FINGERPRINT: Final = fingerprint_of(layout_text())
 """64 bits of the layout's hash, stored in every segment and compared by attach."""
 
 

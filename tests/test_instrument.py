@@ -15,7 +15,7 @@ from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
 from mdring.record import LAYOUT_VERSION, UNDEFINED_PRICE
 from mdring.ring.segment import AlreadyWritten, LayoutMismatch, SegmentKind, SegmentNotFound, attach, create
 
-FINGERPRINTS = {1: 0xCAFF_120B_6370_892B}
+FINGERPRINTS = {1: 0x12D2_114C_122A_0461}
 
 ROW_LAYOUT = [
     ("id", "<u4", 0, 4),

@@ -5,6 +5,7 @@ Whoever changes the layout raises ``LAYOUT_VERSION`` in the same commit, and pin
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, IntFlag
 from uuid import UUID
 
@@ -258,3 +259,11 @@ def test_a_trade_without_an_id_has_none() -> None:
 def test_an_unknown_format_of_a_trade_id_is_an_error() -> None:
     with pytest.raises(ValueError, match="200"):
         trade_id(trade(200))
+
+
+def test_the_table_in_the_docstring_is_the_layout() -> None:
+    assert record.__doc__ is not None
+    rows = [line.split() for line in record.__doc__.splitlines() if re.match(r"    [a-z_]+ +[<|]", line)]
+    assert RECORD.fields is not None
+    expected = [(name, RECORD.fields[name][0].str, RECORD.fields[name][1]) for name in RECORD.fields]
+    assert [(name, format_, int(offset)) for name, format_, offset in rows] == expected[:-1]
