@@ -191,7 +191,8 @@ class System:
     def pid(self, process: str) -> int | None:
         """The pid of a living child as the kernel has it, from its first instruction on."""
         assert self.process is not None
-        wanted = "mdring.sequencer" if process == "sequencer" else process.removeprefix("worker-")
+        modules = {"sequencer": "mdring.sequencer", "books": "mdring.book.keeper"}
+        wanted = modules.get(process, process.removeprefix("worker-"))
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return next((int(pid) for pid in children if wanted in _command_line(int(pid))), None)
 
@@ -216,9 +217,7 @@ class System:
     def survivors(self) -> list[int]:
         """Pids of living processes whose command line names our directory, emulators not among them."""
         emulators = {emulator.process.pid for emulator in self.emulators.values()}
-        pids = {int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()} - emulators
-        ours = [pid for pid in pids if any(str(self.directory) in word for word in _command_line(pid))]
-        return [pid for pid in ours if is_alive(pid)]
+        return [pid for pid in pids_with(str(self.directory)) if pid not in emulators]
 
     def kill_supervisor(self) -> None:
         """SIGKILL the supervisor; returns when nothing of its run lives any more."""
@@ -282,6 +281,12 @@ def _command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def pids_with(text: str) -> list[int]:
+    """Living processes with ``text`` in their command line."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    return [pid for pid in pids if any(text in word for word in _command_line(pid)) and is_alive(pid)]
 
 
 def is_at(book: BookView, true: TrueBook) -> bool:
