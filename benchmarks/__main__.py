@@ -13,8 +13,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from benchmarks import _harness, _report
 from benchmarks._harness import Result, WrongAnswer, console, machine, print_machine, print_results, write_json
-from benchmarks._options import BENCHMARKS, add_arguments
+from benchmarks._options import BENCHMARKS, WITH_PEERS, add_arguments
 from benchmarks.peers import environment
 
 
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     environment.use_packages()
     described = machine()
     print_machine(described)
-    absent = environment.absent()
+    absent = environment.absent() if options.benchmark in (*WITH_PEERS, "all") else {}
     for peer, reason in absent.items():
         console.print(f"[yellow]absent:[/] {peer}: {reason}")
     results: dict[str, Sequence[Result]] = {}
@@ -40,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
         print_results(f"{name}: {BENCHMARKS[name]}", results[name])
     if options.json is not None:
         write_json(options.json, described, results)
+    if options.plot is not None:
+        failed = dict.fromkeys(_harness.failures, "failed in this run")
+        command = " ".join(["bin/bench", *sys.argv[1:]])
+        page = _report.write(options.plot, _report.Report(described, absent | failed, results, wrong, command))
+        console.print(f"written: {page}")
     return 1 if wrong else 0
 
 

@@ -196,23 +196,31 @@ def print_machine(described: dict[str, str]) -> None:
 
 def print_results(title: str, results: Sequence[Result]) -> None:
     """A table of figures with the best peer and the limits beside them."""
+    columns = ("measured", "value", "p90", "p99", "p99.9", "max", "× best peer", "limit", "of limit", "target")
+    rows = [_cells(result, results) for result in results]
     table = Table(title=title, title_justify="left")
-    for column in ("measured", "value", "p90", "p99", "p99.9", "max", "× best peer", "limit", "of limit", "target"):
-        table.add_column(column, justify="left" if column == "measured" else "right", no_wrap=True)
-    for result in results:
-        tail = result.quantiles or {}
-        met = {None: "", True: "[green]✓[/] ", False: "[red]✗[/] "}[result.met]
-        peer_figure = best_peer(result, results)
-        table.add_row(
-            f"[dim]{result.name}[/]" if result.is_peer else result.name,
-            f"{result.value:,.3g} {result.unit}",
-            *(f"{tail[key]:,.3g}" if key in tail else "" for key in ("p90", "p99", "p99.9", "max")),
-            "" if peer_figure is None else f"{times_better(result, peer_figure):,.3g} ({peer_figure.series})",
-            "" if result.limit is None else f"{result.limit:,.3g} ({result.limit_name})",
-            "" if result.of_limit is None else f"{result.of_limit:.0%}",
-            "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {result.target:.3g}",
-        )
+    kept = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    for index in kept:
+        table.add_column(columns[index], justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[index] for index in kept))
     console.print(table)
+
+
+def _cells(result: Result, results: Sequence[Result]) -> list[str]:
+    """The columns of ``print_results``."""
+    tail = result.quantiles or {}
+    met = {None: "", True: "[green]✓[/] ", False: "[red]✗[/] "}[result.met]
+    peer_figure = best_peer(result, results)
+    return [
+        f"[dim]{result.name}[/]" if result.is_peer else result.name,
+        f"{result.value:,.3g} {result.unit}",
+        *(f"{tail[key]:,.3g}" if key in tail else "" for key in ("p90", "p99", "p99.9", "max")),
+        "" if peer_figure is None else f"{times_better(result, peer_figure):,.3g} ({peer_figure.series})",
+        "" if result.limit is None else f"{result.limit:,.3g} ({result.limit_name})",
+        "" if result.of_limit is None else f"{result.of_limit:.0%}",
+        "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {result.target:.3g}",
+    ]
 
 
 def write_json(path: Path, described: dict[str, str], results: Mapping[str, Sequence[Result]]) -> None:

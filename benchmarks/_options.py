@@ -17,6 +17,9 @@ BENCHMARKS: Final = {
     "e2e": "a frame on the wire to the strategy's callback, at stated rates",
     "idle": "CPU and memory of a run in which nothing happens",
 }
+WITH_PEERS: Final = ("ring", "fanout", "decode", "book", "poll", "e2e")
+"""Those that other libraries take part in."""
+
 RATES: Final = [1_000, 5_000, 20_000]
 
 

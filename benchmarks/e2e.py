@@ -229,9 +229,9 @@ def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[n
     with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as name:
         folder = Path(name)
         with load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
-            _wait_for_instruments(runs, len(venue.instruments))
+            wait_for_instruments(runs, len(venue.instruments))
             venue.join()
-            _wait_for_books(runs)
+            wait_for_books(runs)
             made, tops = venue.make(frames)
             strategy = Noting(venue, made, rate)
             mdring.run(strategy, "bench", books=True, idle=idle, timer_s=0.2, directory=runs)
@@ -240,7 +240,7 @@ def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[n
             return sent, strategy.by_stream(), late
 
 
-def _wait_for_instruments(runs: Path, count: int) -> None:
+def wait_for_instruments(runs: Path, count: int) -> None:
     """Until the worker has had all of them put into the table, and a moment to subscribe."""
     deadline = time.monotonic() + _START_S
     with mdring.attach("bench", directory=runs, wait_s=_START_S) as tape:
@@ -250,7 +250,7 @@ def _wait_for_instruments(runs: Path, count: int) -> None:
     time.sleep(0.5)
 
 
-def _wait_for_books(runs: Path) -> None:
+def wait_for_books(runs: Path) -> None:
     """Until all books are valid, and what was sent to make them so has come through."""
     deadline = time.monotonic() + _START_S
     position = -1
