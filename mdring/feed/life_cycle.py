@@ -12,6 +12,7 @@ and with it the counting.
 
 Before the venue's maximum life of a connection (or when it announces a shutdown) a replacement is opened while the
 old session still delivers; the moment it is open it takes over: DISCONNECTED with PLANNED_RECONNECT, then CONNECTED.
+Meanwhile the old one's silence is not judged: that would be for a few seconds at most, the time-outs of opening.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class PaperAdapter(Adapter):
     def metadata_requests(self) -> Sequence[Fetch]:
         return (Fetch("instruments", f"{self._endpoints.rest_url}/instruments"),)
 
-    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:
         if response.status != 200:
             raise VenueProtocolError(f"HTTP {response.status}")
         rows = msgspec.json.decode(response.body)
