@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mdring.adapters.binance import BinanceAdapter, BinanceOptions
+from mdring.adapters.okx import OkxAdapter, OkxOptions
 from mdring.feed.adapter import Fetch, Subscription
 from mdring.record import DataType
 from tests.adapters.conformance import VenueCase
@@ -69,4 +70,46 @@ BINANCE = VenueCase(
     other_frame=b'{"stream":"nknusdt@kline_1m","data":{"e":"kline","E":1633998523963,"s":"NKNUSDT","k":{"t":1633998480000,"x":false}}}',
 )
 
-CASES = (BINANCE,)
+
+# The order of 2026: ids chain, the checksum is 0. Payloads of recordings of May 2022 and of August 2026.
+OKX_INSTRUMENTS = (
+    b'{"code":"0","data":['
+    b'{"instId":"BTC-USDT","instType":"SPOT","baseCcy":"BTC","quoteCcy":"USDT","settleCcy":"","uly":"","ctVal":"","ctMult":"","ctValCcy":"","ctType":"","tickSz":"0.1","lotSz":"0.00000001","minSz":"0.00001","expTime":"","stk":"","optType":"","state":"live"},'
+    b'{"instId":"UNI-USD-SWAP","instType":"SWAP","baseCcy":"","quoteCcy":"","settleCcy":"UNI","uly":"UNI-USD","ctVal":"10","ctMult":"1","ctValCcy":"USD","ctType":"inverse","tickSz":"0.001","lotSz":"1","minSz":"1","expTime":"","stk":"","optType":"","state":"live"},'
+    b'{"instId":"BTC-USD-220527","instType":"FUTURES","baseCcy":"","quoteCcy":"","settleCcy":"BTC","uly":"BTC-USD","ctVal":"100","ctMult":"1","ctValCcy":"USD","ctType":"inverse","tickSz":"0.1","lotSz":"1","minSz":"1","expTime":"1653638400000","stk":"","optType":"","state":"suspend"},'
+    b'{"instId":"BTC-USD-220514-22000-C","instType":"OPTION","baseCcy":"","quoteCcy":"","settleCcy":"BTC","uly":"BTC-USD","ctVal":"1","ctMult":"0.1","ctValCcy":"BTC","ctType":"","tickSz":"0.0005","lotSz":"1","minSz":"1","expTime":"1652515200000","stk":"22000","optType":"C","state":"live"}'
+    b'],"msg":""}'
+)
+
+OKX_FRAMES = (
+    b'{"id":"1","event":"subscribe","arg":{"channel":"trades","instId":"BTC-USDT"},"connId":"bfcb4b8e"}',
+    b'{"id":"1","event":"subscribe","arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"connId":"bfcb4b8e"}',
+    b'{"id":"1","event":"subscribe","arg":{"channel":"books","instId":"BTC-USDT"},"connId":"bfcb4b8e"}',
+    b'{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"snapshot","data":[{"asks":[["30243.5","1.44679","0","6"],["30244","0.08","0","1"]],"bids":[["30243.4","0.23393","0","2"],["30000","20.11183989","0","278"]],"ts":"1790394877200","checksum":0,"seqId":32032594283,"prevSeqId":-1}]}',
+    b'{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[["30243.5","1.2112","0","4"],["30244","0","0","0"]],"bids":[["30000","0","0","0"]],"ts":"1790394877300","checksum":0,"seqId":32032594315,"prevSeqId":32032594283}]}',
+    b'{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{"asks":[],"bids":[],"ts":"1790394937300","seqId":32032594315,"prevSeqId":32032594315}]}',
+    b'{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"338476307","px":"30236","sz":"0.0002","side":"buy","ts":"1790394937301","count":"1","source":"0","seqId":32032594316}]}',
+    b'{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"338476310","px":"30236.1","sz":"0.5","side":"sell","ts":"1790394937302","count":"3","source":"0","seqId":32032594317}]}',
+    b'{"arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"data":[{"asks":[["30243.5","1.2112","0","4"]],"bids":[["30243.4","0.23393","0","2"]],"ts":"1790394937304","seqId":32032594318}]}',
+    b'{"arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"data":[{"asks":[],"bids":[["30243.4","0.23393","0","2"]],"ts":"1790394937305","seqId":32032594319}]}',
+    b'{"arg":{"channel":"books","instId":"UNI-USD-SWAP"},"action":"snapshot","data":[{"asks":[],"bids":[["5.14","427","0","4"]],"ts":"1790394937310","seqId":15,"prevSeqId":-1}]}',
+    b'{"arg":{"channel":"books","instId":"UNI-USD-SWAP"},"action":"update","data":[{"asks":[["5.158","129","0","2"]],"bids":[],"ts":"1790394937410","seqId":3,"prevSeqId":15}]}',
+    b"pong",
+)  # fmt: skip
+
+
+def _okx_snapshot(fetch: Fetch) -> bytes:
+    return b""  # it has none
+
+
+OKX = VenueCase(
+    name="okx",
+    make=lambda subscriptions: OkxAdapter(OkxAdapter.endpoints, OkxOptions(), subscriptions),
+    subscriptions=(Subscription("BTC-USDT", ALL), Subscription("UNI-USD-SWAP", ALL, "UNI-USD-PERP")),
+    metadata=OKX_INSTRUMENTS,
+    frames=OKX_FRAMES,
+    snapshot=_okx_snapshot,
+    other_frame=b'{"arg":{"channel":"price-limit","instId":"UNI-USD-SWAP"},"data":[{"instId":"UNI-USD-SWAP","buyLmt":"5.3","sellLmt":"5.0","ts":"1790394937410","enabled":true}]}',
+)
+
+CASES = (BINANCE, OKX)

@@ -1,0 +1,830 @@
+"""OKX v5: trades, best bid and ask, books, funding, mark and index price, open interest, liquidations.
+
+Documentation (read November 2026): okx.com/docs-v5 (WebSocket, "Order book channel" and its neighbours, error codes),
+change log and notices of 2026. Other addresses in the config serve the regions and the demo.
+
+Integrity:
+
+* book: each message names the one before it (``prevSeqId``); the snapshot comes on the socket. A CRC-32 of the best
+  25 levels came with each message until June 2026; since then the field is 0. It is verified wherever it is not 0.
+* trades: ``tradeId`` is the last of ``count`` merged fills, so ``tradeId - count`` is the id before.
+
+Quirks:
+
+* Text ``ping`` and ``pong`` are no JSON. A connection on which nothing moves for 30 s without one is cut.
+* Every argument of a request is acknowledged by itself; an error names it in its text only. To subscribe again to what
+  is subscribed already brings no snapshot: unsubscribe first.
+* A book message without levels says that the book lives (60 s). ``seqId`` may fall once, at a maintenance.
+* Numbers and times are text, not padded; "" is no value. A side of a quote may be empty, a book crossed in an auction.
+* The first trade after a subscription may be one of long ago.
+* Liquidations are samples, and not in the order of time. The index is known by its name, not the instrument's.
+
+Records: sizes of derivatives count contracts. ``venue_seq`` of TRADE, BBO and LEVEL is ``seqId``, one count for all of
+an instrument (0 where none is sent). ``ts_event`` of LEVEL is the time of publication, of BBO that of the match.
+
+Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
+
+    adapter = OkxAdapter(OkxAdapter.endpoints, OkxOptions(), subscriptions)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct, field
+
+from mdring.adapters.okx_metadata import decode_instruments, instruments_fetches
+from mdring.feed.adapter import (
+    NOTHING,
+    Acknowledged,
+    Adapter,
+    AdapterCounts,
+    Connection,
+    Endpoints,
+    Fetch,
+    InstrumentInfo,
+    Limits,
+    Reconnect,
+    Rejected,
+    Request,
+    Response,
+    Send,
+    Subscription,
+    UnknownMessages,
+    VenueProtocolError,
+)
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.id_sequence import IdSequence, Step
+from mdring.feed.local_book import LocalBook
+from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.record import Aggressor, DataType, Flags, Reason, Side, State
+
+# ---- wire schema ------------------------------------------------------------------------------------------
+# Each docstring is one real payload. Whole numbers come as text and are decoded leniently.
+
+M = TypeVar("M")
+Whole = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1, lt=2**32)]
+TakerSide = Literal["buy", "sell"]
+
+
+class Push(Struct, Generic[M], gc=False):
+    """{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"338476307","px":"30236","sz":"0.0002","side":"buy","ts":"1652459224818"}]}"""
+
+    data: list[M]
+    action: str = ""  # of books: snapshot or update
+
+
+class Trade(Struct, gc=False):
+    """{"instId":"BTC-USDT-SWAP","tradeId":"2978601964","px":"83725.9","sz":"5","side":"buy","ts":"1791369350776","count":"1","source":"0","seqId":344430848209}"""
+
+    trade_id: Whole = field(name="tradeId")
+    px: str
+    sz: str
+    side: TakerSide
+    ts: Whole
+    count: Count = 1
+    seq_id: Whole = field(name="seqId", default=0)
+
+
+class Quote(Struct, gc=False):
+    """{"asks":[["13643522","0.03682508","0","2"]],"bids":[["13615496","0.03452263","0","2"]],"ts":"1790133525304","seqId":27270896}"""
+
+    asks: list[tuple[str, str, str, str]]
+    bids: list[tuple[str, str, str, str]]
+    ts: Whole
+    seq_id: Whole = field(name="seqId", default=0)
+
+
+class Ticker(Struct, gc=False):
+    """{"instType":"FUTURES","instId":"BTC-USD-220527","last":"30218.8","lastSz":"1","askPx":"30220.1","askSz":"3","bidPx":"30210.4","bidSz":"4","open24h":"29571.4","high24h":"31003.3","low24h":"27930.8","sodUtc0":"28935.3","sodUtc8":"30320.5","volCcy24h":"2620.289","vol24h":"779573","ts":"1652459223003"}"""
+
+    ask_px: str = field(name="askPx")
+    ask_sz: str = field(name="askSz")
+    bid_px: str = field(name="bidPx")
+    bid_sz: str = field(name="bidSz")
+    ts: Whole
+
+
+class Levels(Struct, gc=False):
+    """{"asks":[["30249.4","0","0","0"],["30261","4","0","1"],["30310.3","19","0","1"]],"bids":[["30182.6","452","0","1"]],"ts":"1652459225464","checksum":-914047754}"""
+
+    asks: Raw
+    bids: Raw
+    ts: Whole
+    checksum: int = 0
+    seq_id: Whole | None = field(name="seqId", default=None)
+    previous: int | None = field(name="prevSeqId", default=None)
+
+
+class Mark(Struct, gc=False):
+    """{"instId":"BTC-USDT-SWAP","instType":"SWAP","markPx":"83679.8","ts":"1790358817778"}"""
+
+    price: str = field(name="markPx")
+    ts: Whole
+
+
+class Index(Struct, gc=False):
+    """{"instId":"BTC-USDT","idxPx":"83700.1","high24h":"85258.8","low24h":"83174.7","open24h":"84180.1","sodUtc0":"84409.9","sodUtc8":"83800","ts":"1790358817778"}"""
+
+    price: str = field(name="idxPx")
+    ts: Whole
+
+
+class Funding(Struct, gc=False):
+    """{"formulaType":"withRate","fundingRate":"0.0000263463215391","fundingTime":"1790380800000","instId":"BTC-USDT-SWAP","instType":"SWAP","method":"current_period","nextFundingRate":"","nextFundingTime":"1790409600000","prevFundingTime":"1790352000000","ts":"1790358563915"}"""
+
+    rate: str = field(name="fundingRate")
+    at: Whole = field(name="fundingTime")
+    ts: Whole
+    next_rate: str = field(name="nextFundingRate", default="")
+    previous_at: str = field(name="prevFundingTime", default="")
+
+
+class OpenInterest(Struct, gc=False):
+    """{"instId":"BTC-USDT-SWAP","instType":"SWAP","oi":"2216113.01000000309","oiCcy":"22161.1301000000309","oiUsd":"1939251795.54769270396321","ts":"1743041250440"}"""
+
+    contracts: str = field(name="oi")
+    ts: Whole
+
+
+class LiquidationDetail(Struct, gc=False):
+    """{"bkLoss":"0","bkPx":"0.007831","ccy":"","posSide":"short","side":"buy","sz":"13","ts":"1692266434010"}"""
+
+    bankruptcy_price: str = field(name="bkPx")
+    side: TakerSide
+    sz: str
+    ts: Whole
+
+
+class Liquidation(Struct):
+    """{"details":[{"bkLoss":"0","bkPx":"0.007831","ccy":"","posSide":"short","side":"buy","sz":"13","ts":"1692266434010"}],"instFamily":"IOST-USDT","instId":"IOST-USDT-SWAP","instType":"SWAP","uly":"IOST-USDT"}"""
+
+    inst_id: str = field(name="instId")
+    details: list[LiquidationDetail]
+
+
+class Arg(Struct):
+    """{"channel":"books","instId":"BTC-USDT"}"""
+
+    channel: str = ""
+    inst_id: str = field(name="instId", default="")
+    inst_type: str = field(name="instType", default="")
+
+
+class Notice(Struct):
+    """{"event":"notice","code":"64008","msg":"The connection will soon be closed.","connId":"a4d3ae55"}
+
+    Answers, errors and notices have ``event``; what has data has none.
+    """
+
+    event: str = ""
+    arg: Arg | None = None
+    code: str = ""
+    msg: str = ""
+    id: str = ""
+    data: Raw = Raw()
+
+
+_NOTICE: Final = msgspec.json.Decoder(Notice, strict=False)
+_PREFIX: Final = b'{"arg":{'
+_BID: Final = int(Side.BID)
+_ASK: Final = int(Side.ASK)
+_SNAPSHOT: Final = int(Flags.SNAPSHOT)
+_TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
+_ORDERS_AT: Final = 3  # which element of a level is its number of orders
+MS: Final = 1_000_000  # ns
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
+
+
+def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
+    """The error as the port wants it, with what it concerns."""
+    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
+    if isinstance(error, VenueProtocolError):
+        reason = error.reason
+    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
+
+
+# ---- endpoints and limits ---------------------------------------------------------------------------------
+
+BOOKS_PER_CONNECTION: Final = 29  # the venue advises fewer than 30
+INSTRUMENTS_PER_CONNECTION: Final = 100  # a request each, of 480 in an hour; what resyncs need is left
+PING_INTERVAL_S: Final = 15.0  # the venue cuts after 30 s
+
+
+class OkxOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[venues.options]``. ``option_families`` names options to be listed beside those subscribed to, as BTC-USD."""
+
+    bbo_channel: Literal["bbo-tbt", "tickers"] = "bbo-tbt"  # every 10 ms, or every 100 ms
+    option_families: tuple[str, ...] = ()
+
+
+def websocket_url(base: str) -> str:
+    """The public endpoint, unless ``base`` names a path itself."""
+    url = base.rstrip("/")
+    return url if "/ws/" in url else f"{url}/ws/v5/public"
+
+
+# ---- subscribe --------------------------------------------------------------------------------------------
+
+
+class Topic(NamedTuple):
+    """What one argument of a request asks for. ``name`` is an instId, or the instType of liquidations."""
+
+    channel: str
+    name: str
+
+    def argument(self) -> dict[str, str]:
+        """As it is sent."""
+        key = "instType" if self.channel == LIQUIDATIONS else "instId"
+        return {"channel": self.channel, key: self.name}
+
+    def prefix(self) -> bytes:
+        """How its messages begin."""
+        return b'{"arg":' + msgspec.json.encode(self.argument())
+
+
+LIQUIDATIONS: Final = "liquidation-orders"
+INDEX: Final = "index-tickers"
+
+
+def topics(instrument: str, data_type: DataType, options: OkxOptions) -> list[Topic]:
+    """What carries these data of an instrument. Whether the venue has them is left to its answer."""
+    match data_type:
+        case DataType.TRADE:
+            return [Topic("trades", instrument)]
+        case DataType.BBO:
+            return [Topic(options.bbo_channel, instrument)]
+        case DataType.BOOK:
+            return [Topic("books", instrument)]
+        case DataType.FUNDING:
+            return [Topic("funding-rate", instrument)]
+        case DataType.MARK:
+            return [Topic("mark-price", instrument), Topic(INDEX, index_of(instrument))]
+        case DataType.OPEN_INTEREST:
+            return [Topic("open-interest", instrument)]
+        case DataType.LIQUIDATION:
+            return [Topic(LIQUIDATIONS, type_of(instrument))]
+    return []
+
+
+def index_of(instrument: str) -> str:
+    """BTC-USD of BTC-USD-SWAP, and of BTC-USD_UM-SWAP."""
+    return "-".join(part.partition("_")[0] for part in instrument.split("-")[:2])
+
+
+def type_of(instrument: str) -> str:
+    """The instType, which the form of a name tells."""
+    parts = instrument.split("-")
+    if parts[-1] == "SWAP":
+        return "SWAP"
+    return {3: "FUTURES", 5: "OPTION"}.get(len(parts), "SPOT")
+
+
+# An error says only in its text which argument it means, and the text has changed over time.
+_REFUSED: Final = re.compile(r"channel:([\w-]+),inst(?:Id|Type):([\w.-]+)")
+
+
+# ---- decode -----------------------------------------------------------------------------------------------
+
+
+class Trades:
+    """The trades of one instrument."""
+
+    def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
+        self._channel = channel
+        self._counts = counts
+        self._sequence = IdSequence()
+
+    def on_push(self, push: Push[Trade], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Fills of one taker order at one price, merged; an event group each."""
+        for trade in push.data:
+            self._on_trade(trade, emit)
+        return NOTHING
+
+    def _on_trade(self, trade: Trade, emit: Emit) -> None:
+        sequence, last = self._sequence, trade.trade_id
+        first = last - trade.count + 1
+        if first < 0:
+            raise VenueProtocolError(f"trade {last} merges {trade.count}")
+        flags = Flags.AGGREGATED if trade.count > 1 else Flags.NONE
+        step = Step.NEXT if first == sequence.due else sequence.judge(first)
+        if step is Step.REPEAT:
+            self._counts.repeated += 1
+            return
+        if step is Step.GAP:
+            self._note_gap(first, emit)
+        elif step is Step.LATE:
+            flags |= Flags.RECOVERED
+        ts_event = trade.ts * MS
+        emit.trade(
+            self._channel, trade.px, trade.sz, _TAKER[trade.side], last, ts_event, trade.seq_id, flags, trade.count
+        )
+        emit.end()
+        sequence.take(first)
+        sequence.due = max(sequence.due, last + 1)
+
+    def _note_gap(self, found: int, emit: Emit) -> None:
+        self._counts.gaps += 1
+        due = self._sequence.due
+        missing = min(max(found - due, 0), 2**32 - 1)
+        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
+        emit.end()
+
+
+def quotes(channel: Channel) -> Handler:
+    """bbo-tbt: the best levels, each a side of none or one."""
+
+    def on_push(push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for quote in push.data:
+            bid = quote.bids[0] if quote.bids else (None, None)
+            ask = quote.asks[0] if quote.asks else (None, None)
+            emit.bbo(channel, bid[0], bid[1], ask[0], ask[1], quote.ts * MS, quote.seq_id)
+            emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def tickers(channel: Channel) -> Handler:
+    """tickers: the best levels among other things."""
+
+    def on_push(push: Push[Ticker], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for one in push.data:
+            emit.bbo(
+                channel, one.bid_px or None, one.bid_sz or None, one.ask_px or None, one.ask_sz or None, one.ts * MS
+            )
+            emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def marks(channel: Channel) -> Handler:
+    """mark-price."""
+
+    def on_push(push: Push[Mark], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for mark in push.data:
+            emit.mark_price(channel, mark.price, None, mark.ts * MS)
+            emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def indices(channels: Sequence[Channel]) -> Handler:
+    """index-tickers, for all instruments that follow the index."""
+
+    def on_push(push: Push[Index], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for index in push.data:
+            for channel in channels:
+                emit.mark_price(channel, None, index.price, index.ts * MS)
+                emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def fundings(channel: Channel) -> Handler:
+    """funding-rate. The rate is paid at fundingTime, for the time since prevFundingTime."""
+
+    def on_push(push: Push[Funding], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for funding in push.data:
+            before = funding.previous_at
+            interval = funding.at - int(before) if before.isascii() and before.isdecimal() else 0
+            emit.funding(
+                channel,
+                funding.rate,
+                funding.at * MS,
+                funding.ts * MS,
+                predicted_rate=funding.next_rate or None,
+                interval_ns=max(interval, 0) * MS,
+            )
+            emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def open_interests(channel: Channel) -> Handler:
+    """open-interest, in contracts."""
+
+    def on_push(push: Push[OpenInterest], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for one in push.data:
+            emit.open_interest(channel, without_noise(one.contracts), one.ts * MS)
+            emit.end()
+        return NOTHING
+
+    return on_push
+
+
+def without_noise(text: str) -> str:
+    """A sum that the venue has made of binary fractions: 2216113.01000000309. Behind the point, what is beyond 18
+    digits is cut, for it says nothing and would not fit."""
+    whole, point, fraction = text.partition(".")
+    return f"{whole}.{fraction[: 18 - len(whole)]}" if point and len(whole) < 18 else text
+
+
+def liquidations(channels: Mapping[str, Channel]) -> Handler:
+    """liquidation-orders of a whole type; those of other instruments are passed over."""
+
+    def on_push(push: Push[Liquidation], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        for liquidation in push.data:
+            channel = channels.get(liquidation.inst_id)
+            if channel is None:
+                continue
+            for detail in liquidation.details:
+                side, ts_event = _TAKER[detail.side], detail.ts * MS
+                emit.liquidation(channel, detail.bankruptcy_price, detail.sz, side, ts_event)
+                emit.end()
+        return NOTHING
+
+    return on_push
+
+
+# ---- book sync --------------------------------------------------------------------------------------------
+# The venue's rules ("Order book channel", "Sequence ID"):
+#   1. The first message after the subscription is the snapshot, prevSeqId -1. One that comes later replaces the book.
+#   2. prevSeqId of each update is seqId of the message before; else unsubscribe and subscribe again.
+#   3. Legal: no levels, seqId == prevSeqId (nothing has changed for 60 s); seqId < prevSeqId (maintenance).
+#   4. Size 0 deletes. Levels that enter or leave the window of 400 are told as any other.
+#   5. The checksum, where it is not 0, is that of the best 25 levels after the message.
+
+CHECKED_LEVELS: Final = 25
+
+
+class OkxBook(BookWire):
+    """The book of one instrument: its rules, and how it is subscribed to."""
+
+    def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
+        """``request``: (op, delay_ns) to the frame that asks for it."""
+        self._channel = channel
+        self._request = request
+        self._counts = counts
+        self._levels = LocalBook(channel)
+        self._is_checked = False  # since the last snapshot: nothing has to be kept where nothing is to be compared
+        self._previous: int | None = None  # prevSeqId of the last update
+        self.sync = SocketBook(channel, self, counts)
+
+    def unsubscribe(self) -> Sequence[Request]:
+        """End it."""
+        return (self._request("unsubscribe", 0),)
+
+    def subscribe(self, delay_ns: int) -> Sequence[Request]:
+        """Begin it."""
+        return (self._request("subscribe", delay_ns),)
+
+    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """A snapshot or an update."""
+        if len(push.data) != 1:
+            raise VenueProtocolError(f"a message of {len(push.data)} books")
+        message = push.data[0]
+        if push.action == "update":
+            return self._on_update(message, ts_recv, emit) if self.sync.valid else NOTHING
+        if push.action != "snapshot":
+            raise VenueProtocolError(f"the action of a book is {push.action!r}")
+        return self._on_snapshot(message, ts_recv, emit) if self.sync.takes_snapshots else NOTHING
+
+    def _on_snapshot(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Rule 1."""
+        mark = emit.mark()
+        last = message.seq_id or 0
+        self._is_checked = message.checksum != 0
+        self._levels.clear()
+        emit.clear(self._channel, Reason.SNAPSHOT, message.ts * MS, last, _SNAPSHOT)
+        self._stage(message, _SNAPSHOT, emit)
+        failed = self._check(message, mark, ts_recv, emit)
+        if failed is not None:
+            return failed
+        self._previous = message.previous
+        return self.sync.synced(last, ts_recv, emit)
+
+    def _on_update(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Rules 2 and 3."""
+        sync, previous = self.sync, message.previous
+        if previous != sync.last:
+            if previous is None:
+                if not (self._is_checked and message.checksum):
+                    raise VenueProtocolError("an update with neither sequence id nor checksum")
+            elif previous == self._previous and message.seq_id == sync.last:
+                self._counts.repeated += 1
+                return NOTHING
+            else:
+                return sync.gap(sync.last, previous, ts_recv, emit)
+        mark = emit.mark()
+        self._stage(message, 0, emit)
+        failed = self._check(message, mark, ts_recv, emit)
+        if failed is not None:
+            return failed
+        self._previous = previous
+        if message.seq_id is not None:
+            sync.last = message.seq_id
+        return NOTHING
+
+    def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
+        """Rule 4."""
+        ts_event, last = message.ts * MS, message.seq_id or 0
+        emit.levels(self._channel, _BID, message.bids, ts_event, last, flags, _ORDERS_AT)
+        emit.levels(self._channel, _ASK, message.asks, ts_event, last, flags, _ORDERS_AT)
+
+    def _check(self, message: Levels, mark: int, ts_recv: int, emit: Emit) -> Sequence[Request] | None:
+        """Rule 5: close the group, or take it back. None if nothing is wrong."""
+        if self._is_checked:
+            self._levels.apply(emit, mark)
+            if message.checksum:
+                self._counts.checksums += 1
+                found, expected = self._levels.crc32_of_pairs(CHECKED_LEVELS), message.checksum & 0xFFFF_FFFF
+                if found != expected:
+                    emit.rollback(mark)
+                    return self.sync.checksum_failed(expected, found, ts_recv, emit)
+        emit.end()
+        return None
+
+
+# ---- the adapter ------------------------------------------------------------------------------------------
+
+Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
+
+
+class Route:
+    """Takes the messages of one topic to what handles them. Whatever is wrong with one is the venue's fault."""
+
+    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
+
+    def __init__(
+        self, decoder: msgspec.json.Decoder[Any], handle: Handler, instrument: str | None, data_type: DataType
+    ) -> None:
+        self._decode = decoder.decode
+        self._handle = handle
+        self._instrument = instrument
+        self._data_type = data_type
+
+    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One message."""
+        try:
+            return self._handle(self._decode(message), ts_recv, emit)
+        except (*UNREADABLE, VenueProtocolError) as error:
+            raise blamed(error, self._instrument, self._data_type) from error
+
+
+DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
+    "trades": msgspec.json.Decoder(Push[Trade], strict=False),
+    "bbo-tbt": msgspec.json.Decoder(Push[Quote], strict=False),
+    "tickers": msgspec.json.Decoder(Push[Ticker], strict=False),
+    "books": msgspec.json.Decoder(Push[Levels], strict=False),
+    "mark-price": msgspec.json.Decoder(Push[Mark], strict=False),
+    INDEX: msgspec.json.Decoder(Push[Index], strict=False),
+    "funding-rate": msgspec.json.Decoder(Push[Funding], strict=False),
+    "open-interest": msgspec.json.Decoder(Push[OpenInterest], strict=False),
+    LIQUIDATIONS: msgspec.json.Decoder(Push[Liquidation], strict=False),
+}
+
+
+class Line:
+    """One connection: what is subscribed to on it, and where its messages go."""
+
+    def __init__(self) -> None:
+        self.instruments: list[str] = []
+        self.watchers: dict[Topic, list[tuple[Channel, DataType]]] = {}
+        self.topics: dict[str, list[Topic]] = {}  # by instrument that was the first to ask for them
+        self.routes: dict[bytes, Route] = {}  # by how the messages begin
+        self.books: dict[str, OkxBook] = {}
+        self.awaited: dict[tuple[str, Topic], str] = {}  # (op, topic) of arguments to be answered -> id of the request
+
+
+class OkxAdapter(Adapter):
+    """OKX v5. One object serves all connections of one worker."""
+
+    venue: ClassVar[str] = "okx"
+    data_types: ClassVar[tuple[DataType, ...]] = (
+        DataType.TRADE,
+        DataType.BBO,
+        DataType.BOOK,
+        DataType.FUNDING,
+        DataType.MARK,
+        DataType.OPEN_INTEREST,
+        DataType.LIQUIDATION,
+    )
+    integrity: ClassVar[str] = "book: prevSeqId chain, snapshot on the socket, CRC-32 if not 0; trades: ids and counts"
+    endpoints: ClassVar[Endpoints] = Endpoints("wss://ws.okx.com", "https://www.okx.com")
+    limits: ClassVar[Limits] = Limits(
+        connect_interval_s=0.4,  # 3 in a second
+        stale_after_s=120.0,  # a book without change says so every 60 s
+        timer_interval_s=PING_INTERVAL_S,
+    )
+    options: ClassVar[type[Struct]] = OkxOptions
+
+    def __init__(self, endpoints: Endpoints, options: OkxOptions, subscriptions: Sequence[Subscription]) -> None:
+        self.counts = AdapterCounts()
+        self.unknown = UnknownMessages(self.counts)
+        self._options = options
+        self._endpoints = endpoints
+        self._url = websocket_url(endpoints.websocket_url)
+        self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
+        self._lines: list[Line] = []
+        self._line_of: dict[str, int] = {}
+        self._last_id = 0
+
+    # Metadata
+
+    def metadata_requests(self) -> Sequence[Fetch]:
+        """A list for each type; of options, those of the families that are asked for."""
+        options = [name for name in self._subscriptions if type_of(name) == "OPTION"]
+        families = {*self._options.option_families, *("-".join(name.split("-")[:2]) for name in options)}
+        return instruments_fetches(self._endpoints.rest_url, sorted(families))
+
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
+        """All instruments of one list."""
+        if response.status != 200:
+            raise VenueProtocolError(f"instruments: HTTP {response.status} {response.body[:200]!r}")
+        return decode_instruments(response.body, self.unknown)
+
+    # Connections
+
+    def bind(self, channels: Mapping[str, Channel]) -> None:
+        """Spread the instruments over connections and lay the routes of their topics."""
+        line = Line()
+        for name, subscription in self._subscriptions.items():
+            if name not in channels:
+                continue
+            is_full = len(line.books) == BOOKS_PER_CONNECTION and DataType.BOOK in subscription.data_types
+            if not self._lines or is_full or len(line.instruments) == INSTRUMENTS_PER_CONNECTION:
+                line = Line()
+                self._lines.append(line)
+            number = len(self._lines) - 1
+            self._line_of[name] = number
+            line.instruments.append(name)
+            for data_type in subscription.data_types:
+                for topic in topics(name, data_type, self._options):
+                    if topic not in line.watchers:
+                        line.topics.setdefault(name, []).append(topic)
+                    line.watchers.setdefault(topic, []).append((channels[name], data_type))
+        for number, line in enumerate(self._lines):
+            for topic in line.watchers:
+                self._lay_route(number, line, topic)
+
+    def _lay_route(self, number: int, line: Line, topic: Topic) -> None:
+        """Quotes are read from whichever of their channels comes."""
+        channels = [channel for channel, _ in line.watchers[topic]]
+        channel, data_type = line.watchers[topic][0]
+        handle: Handler
+        match topic.channel:
+            case "trades":
+                handle = Trades(channel, self.counts).on_push
+            case "bbo-tbt" | "tickers":
+                self._lay(line, Topic("bbo-tbt", topic.name), quotes(channel), channel, data_type)
+                self._lay(line, Topic("tickers", topic.name), tickers(channel), channel, data_type)
+                return
+            case "books":
+                book = OkxBook(channel, lambda op, delay_ns: self._request(number, op, [topic], delay_ns), self.counts)
+                line.books[topic.name] = book
+                self.counts.books += 1
+                handle = book.on_push
+            case "mark-price":
+                handle = marks(channel)
+            case "funding-rate":
+                handle = fundings(channel)
+            case "open-interest":
+                handle = open_interests(channel)
+            case _ if topic.channel == INDEX:
+                handle = indices(channels)
+            case _:
+                handle = liquidations({channel.instrument: channel for channel in channels})
+        self._lay(line, topic, handle, channel if len(channels) == 1 else None, data_type)
+
+    def _lay(self, line: Line, topic: Topic, handle: Handler, channel: Channel | None, data_type: DataType) -> None:
+        instrument = None if channel is None else channel.instrument
+        line.routes[topic.prefix()] = Route(DECODERS[topic.channel], handle, instrument, data_type)
+
+    def connections(self) -> Sequence[Connection]:
+        """As ``bind`` has spread them."""
+        return [Connection(number, self._url, tuple(line.instruments)) for number, line in enumerate(self._lines)]
+
+    def on_connect(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Subscribe: a request for each instrument, so that a refusal that names nothing costs one only."""
+        line = self._lines[connection]
+        for book in line.books.values():
+            book.sync.on_subscribe(now_ns)
+        return [self._request(connection, "subscribe", wanted) for wanted in line.topics.values()]
+
+    def _request(self, connection: int, op: str, wanted: Sequence[Topic], delay_ns: int = 0) -> Send:
+        self._last_id += 1
+        number = str(self._last_id)
+        for topic in wanted:
+            self._lines[connection].awaited[op, topic] = number
+        request = {"id": number, "op": op, "args": [topic.argument() for topic in wanted]}
+        return Send(connection, msgspec.json.encode(request).decode(), ack=number, delay_ns=delay_ns)
+
+    def on_disconnect(self, connection: int, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """CLEAR the books. Ids of trades are kept: the next one tells how many were missed."""
+        line = self._lines[connection]
+        line.awaited.clear()
+        for book in line.books.values():
+            book.sync.on_disconnect(reason, emit)
+        return NOTHING
+
+    def on_timer(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Ping, and look for books that are late."""
+        requests: list[Request] = [Send(connection, "ping", ack="pong", urgent=True)]
+        for book in self._lines[connection].books.values():
+            requests.extend(book.sync.on_timer(now_ns, emit))
+        return requests
+
+    # Messages
+
+    def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One frame is one message. Its topic, at its beginning, says what it holds."""
+        message = payload if type(payload) is bytes else bytes(payload)
+        route = self._lines[connection].routes.get(message[: message.find(b"}") + 1])
+        if route is None:
+            return self._on_other(connection, message, ts_recv, emit)
+        return route.take(message, ts_recv, emit)
+
+    def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Answers, errors, notices, topics that nobody asked for, or that are written in another way."""
+        if message == b"pong":
+            return (Acknowledged(connection, "pong"),)
+        try:
+            notice = _NOTICE.decode(message)
+        except UNREADABLE as error:
+            raise blamed(error, None, DataType.STATUS) from error
+        arg = notice.arg
+        topic = None if arg is None else Topic(arg.channel, arg.inst_id or arg.inst_type)
+        match notice.event:
+            case "" if topic is not None and bytes(notice.data):
+                route = self._lines[connection].routes.get(topic.prefix())
+                if route is not None:
+                    return route.take(message, ts_recv, emit)
+                self.unknown.note(f"channel {topic.channel}", message)
+                return NOTHING
+            case "subscribe" | "unsubscribe" if topic is not None:
+                return self._on_answer(connection, notice.event, topic, ts_recv)
+            case "error":
+                return self._on_error(connection, notice, ts_recv, emit)
+            case "notice" if notice.code == SERVICE_UPGRADE:
+                return (Reconnect(connection, Reason.PLANNED_RECONNECT, notice.msg),)
+            case "":
+                raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
+        self.unknown.note(f"event {notice.event} {notice.code}", message)
+        return NOTHING
+
+    def _on_answer(self, connection: int, op: str, topic: Topic, ts_recv: int) -> Sequence[Request]:
+        """One argument is acknowledged; the request is, with the last of them. What was not awaited says nothing."""
+        requests = self._answered(connection, op, topic)
+        book = self._lines[connection].books.get(topic.name)
+        if op == "unsubscribe" and topic.channel == "books" and book is not None:
+            requests.extend(book.sync.on_unsubscribed(ts_recv))
+        return requests
+
+    def _answered(self, connection: int, op: str, topic: Topic) -> list[Request]:
+        awaited = self._lines[connection].awaited
+        number = awaited.pop((op, topic), None)
+        if number is None or number in awaited.values():
+            return []
+        return [Acknowledged(connection, number)]
+
+    def _on_error(self, connection: int, notice: Notice, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """An argument is refused: that topic is lost, no other. Too many requests: a new connection may ask again."""
+        text = f"{notice.code} {notice.msg}"
+        if notice.code == TOO_FREQUENT:
+            return (Reconnect(connection, Reason.SUBSCRIBE_REJECTED, text),)
+        line = self._lines[connection]
+        named = _REFUSED.search(notice.msg)
+        meant = [key for key in line.awaited if named is not None and key[1] == named.groups()]
+        if not meant:
+            meant = [key for key, number in line.awaited.items() if number == notice.id]
+        if not meant:
+            raise VenueProtocolError(f"the venue answered with an error: {text}", reason=Reason.SUBSCRIBE_REJECTED)
+        requests: list[Request] = []
+        for op, topic in meant:
+            if op == "unsubscribe":  # there is nothing to end
+                requests.extend(self._on_answer(connection, op, topic, ts_recv))
+                continue
+            requests.extend(self._answered(connection, op, topic))
+            for channel, data_type in line.watchers[topic]:
+                requests.append(Rejected(connection, channel.instrument, text, data_type))
+            if topic.channel == "books":
+                line.books[topic.name].sync.on_rejected(Reason.SUBSCRIBE_REJECTED, emit)
+        return requests
+
+    def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Nothing but metadata is fetched."""
+        return NOTHING
+
+    def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """Rebuild one book; no other is touched."""
+        number = self._line_of.get(instrument)
+        book = None if number is None else self._lines[number].books.get(instrument)
+        return NOTHING if book is None else book.sync.resync(now_ns, reason, emit)
+
+    def is_data(self, payload: bytes | memoryview) -> bool:
+        """Everything but answers, notices and pongs."""
+        return bytes(payload[: len(_PREFIX)]) == _PREFIX
+
+
+SERVICE_UPGRADE: Final = "64008"
+TOO_FREQUENT: Final = "60014"
