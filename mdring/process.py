@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
 
@@ -20,6 +22,24 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
         sys.exit(f"parent process {parent_pid} has ended")
+
+
+@contextmanager
+def stop_held_back() -> Iterator[None]:
+    """Processes that are started herein keep SIGTERM pending until they call ``accept_stop``.
+
+    So an order to stop that comes before its handler is there neither kills the process nor gets lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def accept_stop() -> None:
+    """The handler of SIGTERM is there: let it have what was held back."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def pin_to_core(core: int | None) -> None:

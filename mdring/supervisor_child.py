@@ -25,6 +25,7 @@ from typing import Final
 
 from mdring.config import SupervisorConfig
 from mdring.counters import Counter, Counters
+from mdring.process import stop_held_back
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +165,14 @@ class Child:
             passed = (theirs.fileno(),)
             words["control_fd"] = theirs.fileno()
         try:
-            self._process = subprocess.Popen(
-                [word.format_map(words) for word in self._command],
-                stdin=subprocess.DEVNULL,
-                stdout=_STANDARD_ERROR,  # standard output is the supervisor's own
-                pass_fds=passed,
-                process_group=0,  # Ctrl-C goes to the supervisor alone, which stops its children in order
-            )
+            with stop_held_back():
+                self._process = subprocess.Popen(
+                    [word.format_map(words) for word in self._command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=_STANDARD_ERROR,  # standard output is the supervisor's own
+                    pass_fds=passed,
+                    process_group=0,  # Ctrl-C goes to the supervisor alone, which stops its children in order
+                )
         except OSError:
             self._close_control()
             raise

@@ -37,7 +37,7 @@ from mdring.feed.channels import ChannelStore
 from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.instrument import InstrumentTable
-from mdring.process import die_with_parent
+from mdring.process import accept_stop, die_with_parent
 from mdring.record import Aggressor, Side
 from mdring.run import RunFolder
 from mdring.supervisor_child import Commands
@@ -212,8 +212,11 @@ class _Child:
         die_with_parent(self._options.parent)
         if behaviour == "crash at start":
             return 3
+        if behaviour == "start slowly":
+            time.sleep(1)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, lambda *_: self.note("SIGINT"))
+        accept_stop()
         if self._options.role == "emulator":
             if behaviour == "announce nothing":
                 return 4

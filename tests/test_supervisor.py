@@ -117,6 +117,18 @@ def test_children_are_out_of_reach_of_the_terminals_ctrl_c(runs: Path) -> None:
 # ---- stop -------------------------------------------------------------------------------------------------
 
 
+def test_a_stop_before_the_children_are_ready_is_neither_lost_nor_deadly(runs: Path) -> None:
+    slow = commands(sequencer="start slowly", worker="start slowly")
+    with supervised(small_config(runs, ["alpha"]), slow) as run:
+        wait_until(lambda: run.folder.info.exists(), "the run is there")
+        run.signal(signal.SIGTERM)
+        assert run.wait() == 0
+        events = run.events()
+    assert sorted(events) == sorted(
+        f"{child} {event}" for child in ("worker-alpha", "sequencer") for event in ("started", "SIGTERM", "stopped")
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_workers_first_then_the_sequencer_and_leaves_nothing(runs: Path, number: signal.Signals) -> None:
     with supervised(small_config(runs, ["alpha", "beta"])) as run:

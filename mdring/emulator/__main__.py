@@ -24,7 +24,7 @@ import msgspec
 from mdring.emulator.faults import Fault
 from mdring.emulator.server import EmulatorConfig, EmulatorServer
 from mdring.emulator.venue import emulator_names
-from mdring.process import die_with_parent
+from mdring.process import accept_stop, die_with_parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,6 +56,7 @@ async def _serve(server: EmulatorServer, announce_fd: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
+    accept_stop()
     async with server:
         os.write(announce_fd, json.dumps(server.endpoints, separators=(",", ":")).encode() + b"\n")
         await ended.wait()

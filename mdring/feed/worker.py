@@ -54,7 +54,7 @@ from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionState
 from mdring.feed.transport import Timeouts, tls_context
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
-from mdring.process import die_with_parent, pin_to_core
+from mdring.process import accept_stop, die_with_parent, pin_to_core
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
 from mdring.run import RunFolder
@@ -318,6 +318,7 @@ def _keep_awake(loop: asyncio.AbstractEventLoop, idle: str) -> None:
 async def _run(worker: Worker, idle: str) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, worker.stop)
+    accept_stop()
     _keep_awake(loop, idle)
     await worker.run()
 
