@@ -68,6 +68,11 @@ class Symbol(Struct, frozen=True):
     right: str = ""  # "C" or "P"
 
     @property
+    def is_spot(self) -> bool:
+        """Whether the assets themselves are traded."""
+        return self.product is Product.SPOT
+
+    @property
     def is_inverse(self) -> bool:
         """Whether profit is paid in the base asset."""
         return self.settle == self.base

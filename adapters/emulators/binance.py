@@ -39,7 +39,7 @@ from mdring.emulator.venue import (
     VenueEmulator,
     Wire,
 )
-from mdring.record import Aggressor, Side
+from mdring.record import Aggressor, DataType, Side
 
 DECIMALS: Final = 8  # of prices and sizes on the wire, whatever the tick
 MS: Final = 1_000_000
@@ -354,7 +354,7 @@ class BinanceSession(Session):
         if len(self._streams) + len(new) > self._options.max_streams:
             raise RequestError(4, "Too many subscriptions")
         for name in new:
-            stream = self._streams[name] = self._emulator.streams.get(name)
+            stream = self._streams[name] = self._emulator.by_name.get(name)
             if stream is not None:
                 stream.join(self._wire, self._form)
 
@@ -404,15 +404,21 @@ class BinanceEmulator(VenueEmulator):
 
     venue: ClassVar[str] = "binance"
     options: ClassVar[type[Struct]] = BinanceOptions
+    streams: ClassVar[Mapping[DataType, str]] = {
+        DataType.TRADE: "rade",  # @trade, @aggTrade
+        DataType.BBO: "@bookTicker",
+        DataType.BOOK: "@depth",
+    }
+    refuses_unknown: ClassVar[bool] = False
 
     def __init__(self, market: Market, host: Host, options: BinanceOptions) -> None:
         self.settings = options
         self.sessions: set[BinanceSession] = set()
         self._host = host
-        spot = [book for book in market.books if book.spec.canonical_symbol.count("-") == 1]
+        spot = [book for book in market.books if book.spec.symbol.is_spot]
         self._products = {book.index: Product(book, host) for book in spot}
         self._by_symbol = {product.symbol: product for product in self._products.values()}
-        self.streams = {stream.name: stream for product in self._products.values() for stream in product.streams()}
+        self.by_name = {stream.name: stream for product in self._products.values() for stream in product.streams()}
         self._rest = BinanceRest(self._by_symbol, host, options)
         self._attempts = RollingLimit(options.connections_per_5min, 300 * 10**9)
 

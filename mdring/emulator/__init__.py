@@ -10,7 +10,8 @@ third-party client can be tested against it as well as ours::
                              └─────────────── truth ──────────── control endpoint ────┘
 
 In the order of that flow: ``instruments`` and ``book`` (the universe, L2 books with history), ``market`` (what
-moves them), ``pacer`` (when), ``venue`` (the port that ``adapters/emulators/*.py`` implement), ``limits`` (what
+moves them), ``derivatives`` (what else is told of perpetuals and futures), ``pacer`` (when), ``window`` (changes
+collapsed into a venue's deltas), ``venue`` (the port that ``adapters/emulators/*.py`` implement), ``limits`` (what
 venues forbid), ``faults``, ``truth``, ``connection`` (one client), ``host`` (one venue's ports), ``server`` (all
 of it), ``control`` and ``client`` (steering from another process).
 """

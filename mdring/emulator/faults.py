@@ -9,7 +9,8 @@ the server (``server.py``) ask what is due and carry it out::
 ========================  ==========================================================================
 acts on                   faults
 ========================  ==========================================================================
-a market-data message     drop, duplicate, reorder, garbage, truncate, wrong_type, binary, huge_value
+a market-data message     drop, duplicate, reorder, garbage, truncate, wrong_type, binary, huge_value,
+                          checksum, altered
 a connection              close, reset, stall: in place of a matching message if ``match``, ``after``
                           or ``probability`` is given, else at once on the open connections
 new connections           refuse: nobody listens, or the upgrade gets the HTTP ``status``
@@ -40,6 +41,8 @@ class FaultKind(StrEnum):
     WRONG_TYPE = "wrong_type"  # a price that is an object
     BINARY = "binary"  # the message in a binary frame
     HUGE_VALUE = "huge_value"  # a price that does not fit in 64 bits
+    CHECKSUM = "checksum"  # the message's checksum is that of another book
+    ALTERED = "altered"  # the last number has another digit: well formed and wrong, only a checksum shows it
     CLOSE = "close"
     RESET = "reset"
     STALL = "stall"
@@ -51,7 +54,16 @@ class FaultKind(StrEnum):
     SHUTDOWN_NOTICE = "shutdown_notice"
 
 
-CORRUPTIONS: Final = frozenset({FaultKind.GARBAGE, FaultKind.TRUNCATE, FaultKind.WRONG_TYPE, FaultKind.HUGE_VALUE})
+CORRUPTIONS: Final = frozenset(
+    {
+        FaultKind.GARBAGE,
+        FaultKind.TRUNCATE,
+        FaultKind.WRONG_TYPE,
+        FaultKind.HUGE_VALUE,
+        FaultKind.CHECKSUM,
+        FaultKind.ALTERED,
+    }
+)
 CONNECTION_FAULTS: Final = frozenset({FaultKind.CLOSE, FaultKind.RESET, FaultKind.STALL})
 FRAME_FAULTS: Final = CORRUPTIONS | {
     FaultKind.DROP,
@@ -172,6 +184,8 @@ class FaultInjector:
 
 _QUOTED_DECIMAL: Final = re.compile(rb'"\d+(?:\.\d+)?"')
 _DECIMAL: Final = re.compile(rb"\d+\.\d+")
+_CHECKSUM: Final = re.compile(rb'("checksum":-?\d*)(\d)')
+_LAST_DECIMAL: Final = re.compile(rb"(.*\d\.\d*?)(\d)(?!\d)", re.DOTALL)
 
 
 def corrupt(kind: FaultKind, frame: bytes) -> bytes:
@@ -185,4 +199,12 @@ def corrupt(kind: FaultKind, frame: bytes) -> bytes:
         return _QUOTED_DECIMAL.sub(b"{}", frame, count=1)
     if kind is FaultKind.HUGE_VALUE and _DECIMAL.search(frame):
         return _DECIMAL.sub(HUGE_VALUE, frame, count=1)
+    if kind is FaultKind.CHECKSUM and _CHECKSUM.search(frame):
+        return _CHECKSUM.sub(_other_digit, frame, count=1)
+    if kind is FaultKind.ALTERED and _LAST_DECIMAL.match(frame):
+        return _LAST_DECIMAL.sub(_other_digit, frame, count=1)
     return frame[:1] + b"]garbage[" + frame[1:]
+
+
+def _other_digit(found: re.Match[bytes]) -> bytes:
+    return found[1] + b"%d" % ((int(found[2]) + 1) % 10)

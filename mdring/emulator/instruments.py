@@ -4,6 +4,8 @@ The emulator process builds one universe at start from canonical symbols; every 
 venue's own names. Prices and sizes are integers: ``value = price * 10 ** price_exponent``::
 
     universe(["BTC-USDT"])[0].reference_price   # 7_000_000, that is 70,000.00 at exponent -2
+
+Sizes are of the base asset, but those of inverse contracts (``BTC-USD-PERP@BTC``) are of the quote asset.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from mdring.symbol import Symbol, parse
 
 
 class InstrumentSpec(Struct, frozen=True, kw_only=True):
@@ -34,14 +38,19 @@ class InstrumentSpec(Struct, frozen=True, kw_only=True):
     activity: int = 2
 
     @property
+    def symbol(self) -> Symbol:
+        """The canonical symbol in its parts."""
+        return parse(self.canonical_symbol)
+
+    @property
     def base(self) -> str:
         """The asset that is bought and sold."""
-        return self.canonical_symbol.split("-")[0]
+        return self.symbol.base
 
     @property
     def quote(self) -> str:
         """The asset in which the price is told."""
-        return self.canonical_symbol.split("-")[1]
+        return self.symbol.quote
 
 
 def _spec(
@@ -74,6 +83,17 @@ KNOWN: Final[dict[str, InstrumentSpec]] = {
         _spec("ETH-BTC", -5, -4, 5_000, 50_000, 1, 3),
         _spec("BTC-EUR", -2, -5, 6_400_000, 6_000, 60, 3),
         _spec("USDC-USDT", -4, 0, 9_998, 250_000, 1, 3),
+        _spec("BTC-USD", -2, -5, 7_000_000, 9_000, 50, 8),
+        _spec("ETH-USD", -2, -4, 350_000, 20_000, 8, 5),
+        _spec("BTC-USDT-PERP", -1, -3, 700_000, 900, 3, 20),
+        _spec("ETH-USDT-PERP", -2, -3, 350_000, 8_000, 3, 12),
+        _spec("SOL-USDT-PERP", -3, 0, 170_000, 90, 12, 6),
+        _spec("1000PEPE-USDT-PERP", -7, 0, 123_450, 400_000, 2, 3),
+        _spec("BTC-USDC-PERP", -1, -3, 700_000, 500, 4, 4),
+        _spec("BTC-USD-PERP", -1, -4, 700_000, 4_000, 5, 4),
+        _spec("BTC-USD-PERP@BTC", -1, 1, 700_000, 2_000, 4, 6),
+        _spec("BTC-USDT-20261225", -1, -3, 712_000, 600, 5, 3),
+        _spec("BTC-USD-20261225@BTC", -1, 1, 712_000, 1_500, 5, 2),
     )
 }
 """Instruments with plausible numbers; also the universe when none is named."""
@@ -83,7 +103,7 @@ def universe(symbols: Sequence[str] = ()) -> list[InstrumentSpec]:
     """The specs of these canonical symbols, in their order; of all of ``KNOWN`` if there are none.
 
     A symbol outside ``KNOWN`` is traded around 100.00 with two decimals of price and three of size.
-    Raises ValueError for a symbol that is not BASE-QUOTE[-SUFFIX], or that occurs twice.
+    Raises ValueError for what is no canonical symbol, or occurs twice.
     """
     if not symbols:
         return list(KNOWN.values())
@@ -93,9 +113,10 @@ def universe(symbols: Sequence[str] = ()) -> list[InstrumentSpec]:
 
 
 def _unknown(symbol: str) -> InstrumentSpec:
-    parts = symbol.split("-")
-    if len(parts) < 2 or not all(parts):
-        raise ValueError(f"instrument {symbol!r} is not of the form BASE-QUOTE, as in BTC-USDT")
+    try:
+        parse(symbol)
+    except ValueError as error:
+        raise ValueError(f"an instrument's name is of no use: {error}") from None
     generic = _spec(symbol, -2, -3, 10_000, 5_000, 2, 2)
     return replace(generic, reference_price=10_000 + sum(symbol.encode()))
 

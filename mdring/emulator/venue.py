@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from mdring.emulator.book import Book, Depth
 from mdring.emulator.market import Event, Market
+from mdring.record import DataType
 
 ENTRY_POINT_GROUP: Final = "mdring.emulators"
 
@@ -117,6 +118,8 @@ class VenueEmulator(ABC):
 
     venue: ClassVar[str]
     options: ClassVar[type[Struct]]
+    streams: ClassVar[Mapping[DataType, str]]  # part of the names of the streams that carry these data; for faults
+    refuses_unknown: ClassVar[bool]  # whether the venue answers a subscription to what it does not list
 
     @abstractmethod
     def __init__(self, market: Market, host: Host, options: Any) -> None: ...

@@ -157,6 +157,11 @@ class InstrumentInfo(Struct, frozen=True):
     tick: str = ""  # decimal text: what prices of new orders are multiples of
     lot: str = ""  # decimal text: what their sizes are multiples of
     status: str = ""  # the venue's own word
+    data_types: tuple[DataType, ...] = ()  # what the venue offers of it; empty: all that the adapter serves
+
+    def offers(self, adapter: type[Adapter]) -> tuple[DataType, ...]:
+        """What can be subscribed to."""
+        return self.data_types or adapter.data_types
 
     def with_symbol(self, canonical_symbol: str | None) -> InstrumentInfo:
         """With the symbol that a subscription gives it, if it gives one."""
@@ -245,6 +250,7 @@ class Adapter(ABC):
     venue: ClassVar[str]  # the adapter's name
     data_types: ClassVar[tuple[DataType, ...]]
     integrity: ClassVar[str]  # one line: how gaps are detected
+    detects_loss: ClassVar[bool] = True  # a lost delta of a book shows, by ids or a checksum, when the next one comes
     endpoints: ClassVar[Endpoints]  # the real venue's
     limits: ClassVar[Limits] = Limits()
     options: ClassVar[type[Struct]]  # the keys of [venues.options], with defaults
@@ -307,11 +313,18 @@ class Adapter(ABC):
     def on_reject(self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit) -> Sequence[Request]:
         """A message was refused (``error`` was raised by us, and the driver has told the stream).
 
-        Default: resync the book, if it is known which and the message was not one of other data.
+        Default: resync the book, if it is known which and the message was not one of other data. Where a lost delta
+        would not show, one that cannot be told whose it was costs the connection.
         """
+        if error.instrument is None and error.data_type in (DataType.BOOK, DataType.STATUS) and not self.detects_loss:
+            return (Reconnect(connection, error.reason, "whose message was lost cannot be told"),)
         if error.instrument is None or error.data_type not in (DataType.BOOK, DataType.STATUS):
             return NOTHING
         return self.resync(error.instrument, now_ns, error.reason, emit)
+
+    def book_depth(self, instrument: str) -> int | None:
+        """How many levels a side the book of this instrument has at most, by its subscription; None: all."""
+        return None
 
     def is_data(self, payload: bytes | memoryview) -> bool:
         """Whether a frame is market data, as opposed to acks and keep-alives: the stale watchdog asks.

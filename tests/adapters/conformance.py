@@ -1,6 +1,7 @@
 """What every adapter must do, whatever its venue: a bench that drives one, and the rules that its records obey.
 
-A venue joins with a :class:`VenueCase` in ``cases.py``; ``test_conformance.py`` does the rest.
+``loopback.py`` drives an adapter by its venue's emulator; here are rules that hold of any stream, and a bench for
+tests that give an adapter frame by frame.
 """
 
 from __future__ import annotations
@@ -151,27 +152,45 @@ def groups(records: npt.NDArray[np.void]) -> list[npt.NDArray[np.void]]:
     return np.split(records, ends[:-1]) if len(ends) else []
 
 
+class Laws:
+    """All that must hold of any stream of records of one venue, whatever was sent; in as many parts as one likes."""
+
+    def __init__(self) -> None:
+        self._last_seq: dict[tuple[int, int], int] = {}
+        self._valid: dict[int, bool] = {}
+
+    def check(self, records: npt.NDArray[np.void]) -> None:
+        """Check the next part, of whole event groups."""
+        for group in groups(records):
+            self._check_group(group)
+            for row in group:
+                kind = Kind(int(row["kind"]))
+                check_row(row, kind)
+                self._check_place(row, kind)
+
+    def _check_group(self, group: npt.NDArray[np.void]) -> None:
+        assert len(set(group["ts_recv"].tolist())) == 1, "one message has one ts_recv"
+        snapshot = group["flags"] & Flags.SNAPSHOT
+        assert snapshot.all() or not snapshot.any(), "an image has nothing else in its group"
+        if snapshot[0]:
+            assert len(set(group["instrument_id"].tolist())) == 1, "an image is of one instrument"
+            if Kind.LEVEL in group["kind"] or Kind.CLEAR in group["kind"]:
+                assert group[0]["kind"] == Kind.CLEAR, "an image of a book begins with CLEAR"
+
+    def _check_place(self, row: np.void, kind: Kind) -> None:
+        instrument = int(row["instrument_id"])
+        key = instrument, DATA_TYPE_OF_KIND[kind]
+        assert row["channel_seq"] == self._last_seq.get(key, 0) + 1, f"channel_seq of {key}"
+        self._last_seq[key] = int(row["channel_seq"])
+        if kind is Kind.CLEAR:
+            self._valid[instrument] = bool(row["flags"] & Flags.SNAPSHOT)
+        elif kind is Kind.LEVEL:
+            assert self._valid.get(instrument), "a level of a book that is not valid"
+
+
 def check_records(records: npt.NDArray[np.void]) -> None:
-    """All that must hold of any stream of records of one venue, whatever was sent."""
-    last_seq: dict[tuple[int, int], int] = {}
-    valid: dict[int, bool] = {}
-    for group in groups(records):
-        assert len(set(group["ts_recv"])) == 1, "one message has one ts_recv"
-        snapshot = bool(group[0]["flags"] & Flags.SNAPSHOT)
-        if snapshot:
-            assert group[0]["kind"] == Kind.CLEAR, "an image begins with CLEAR"
-            assert len(set(group["instrument_id"])) == 1, "an image is of one book"
-        for row in group:
-            kind, instrument = Kind(int(row["kind"])), int(row["instrument_id"])
-            assert bool(row["flags"] & Flags.SNAPSHOT) == snapshot
-            key = instrument, DATA_TYPE_OF_KIND[kind]
-            assert row["channel_seq"] == last_seq.get(key, 0) + 1, f"channel_seq of {key}"
-            last_seq[key] = int(row["channel_seq"])
-            check_row(row, kind)
-            if kind is Kind.CLEAR:
-                valid[instrument] = snapshot
-            elif kind is Kind.LEVEL:
-                assert valid.get(instrument), "a level of a book that is not valid"
+    """``Laws`` of a whole stream."""
+    Laws().check(records)
 
 
 def check_row(row: np.void, kind: Kind) -> None:
@@ -187,9 +206,16 @@ def check_row(row: np.void, kind: Kind) -> None:
             assert view["bid_size"] >= 0 and view["ask_size"] >= 0
             assert (view["bid_price"] > 0) == (view["bid_size"] > 0)
             assert (view["ask_price"] > 0) == (view["ask_size"] > 0)
+        case Kind.LIQUIDATION:
+            assert view["order_price"] > 0 and view["size"] > 0 and view["aggressor"] in (1, 2)
+        case Kind.OPEN_INTEREST:
+            assert view["open_interest"] >= 0
+        case Kind.FUNDING:
+            assert view["next_funding_ts"] >= 0 and view["interval_ns"] >= 0
         case _:
             pass
-    if kind in (Kind.TRADE, Kind.BBO, Kind.LEVEL):
+    assert all(view[name] <= 0 for name in view if name.endswith("_exponent"))
+    if kind not in (Kind.CLEAR, Kind.STATUS):
         assert (view["ts_event"] == 0) == bool(view["flags"] & Flags.BAD_TS_EVENT)
         assert view["ts_event"] >= 0
 
