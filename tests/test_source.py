@@ -15,7 +15,8 @@ from mdring import record
 
 ROOT: Final = Path(__file__).parents[1]
 RING: Final = ROOT / "mdring" / "ring"
-MAX_LINES: Final = 600
+# A venue is one file, read top to bottom, however much its protocol has to say.
+MAX_LINES: Final = {"mdring": 700, "adapters": 1000, "tests": 800, "benchmarks": 600, "examples": 100}
 # What stubtest cannot compare: names that Cython adds, and constructors, whose signature Cython does not tell.
 ALLOWLIST: Final = r"""
 .*\.__pyx_capi__
@@ -70,7 +71,7 @@ def test_no_file_is_too_long_to_be_read() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
         for path in files(".py", ".pyx", ".pxd", ".pyi", ".h", ".c")
-        if (lines := len(path.read_text().splitlines())) > MAX_LINES
+        if (lines := len(path.read_text().splitlines())) > MAX_LINES[path.relative_to(ROOT).parts[0]]
     }
     assert not long, "split them by role"
 

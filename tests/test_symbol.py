@@ -61,7 +61,8 @@ def test_what_is_read_is_written_the_same_or_refused(text: str) -> None:
     "text",
     [
         "", "BTC", "BTC-", "-USDT", "BTC-USDT-", "BTC-USDT-PERP-", "BTC-USDT@BTC", "BTC-USDT-PERP@",
-        "BTC-USDT-PERP@USDT", "BTC-USDT-261225", "BTC-USDT-20261301", "BTC-USDT-20261225-9e4-C", "BTC-USDT-20261225-90000.0-C",
+        "BTC-USDT-PERP@USDT", "BTC-USDT-261225", "BTC-USDT-20261301", "BTC-USDT-20261225-9e4-C",
+        "BTC-USDT-20261225-90000.0-C",
         "BTC-USDT-20261225-090000-C", "BTC-USDT-20261225-90000-X", "BTC-USDT-20261225-90000", "BTC-USD-PERP@B@C",
         "BTC USDT", "BTC-US DT", "*-USDT", "okx:BTC-USDT",
     ],

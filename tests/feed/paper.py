@@ -76,8 +76,7 @@ class PaperAdapter(Adapter):
             raise VenueProtocolError(f"HTTP {response.status}")
         rows = msgspec.json.decode(response.body)
         return [
-            InstrumentInfo(row["instrument"], f"{row['instrument']}-X", -2, 0, trading=row["trading"])
-            for row in rows
+            InstrumentInfo(row["instrument"], f"{row['instrument']}-X", -2, 0, trading=row["trading"]) for row in rows
         ]
 
     def bind(self, channels: Mapping[str, Channel]) -> None:
