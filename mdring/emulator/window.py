@@ -57,6 +57,8 @@ class Window(ABC):
 
     def on_change(self) -> None:
         """The book has changed. Sends early if the book is about to forget where the window began."""
+        if self.book.update_id == self._sent_id:  # told of several changes, of which the first brought all
+            return
         if not self.open:
             self._sent_id = self.book.update_id
             self._skip()

@@ -93,3 +93,25 @@ def test_an_unknown_fault_or_parameter_is_refused() -> None:
     for text in (b'{"fault":"explode"}', b'{"fault":"drop","counts":1}'):
         with pytest.raises(msgspec.ValidationError):
             msgspec.json.decode(text, type=Fault)
+
+
+@pytest.mark.parametrize(
+    ("frame", "spoilt"),
+    [
+        (b'{"checksum":1406471562,"ts":"1"}', b'{"checksum":1406471563,"ts":"1"}'),
+        (b'{"checksum":-9}', b'{"checksum":-0}'),
+        (b'{"checksum":0}', b'{"checksum":1}'),
+    ],
+)
+def test_spoilt_checksum_is_another_number(frame: bytes, spoilt: bytes) -> None:
+    assert corrupt(FaultKind.CHECKSUM, frame) == spoilt
+
+
+def test_altered_message_differs_in_one_digit_of_its_last_decimal() -> None:
+    frame = b'{"bids":[["1.50","2.00"],["1.49","7.39"]],"asks":[],"checksum":123}'
+    assert corrupt(FaultKind.ALTERED, frame) == b'{"bids":[["1.50","2.00"],["1.49","7.30"]],"asks":[],"checksum":123}'
+
+
+@pytest.mark.parametrize("kind", [FaultKind.CHECKSUM, FaultKind.ALTERED])
+def test_fault_is_not_lost_on_a_message_without_the_part(kind: FaultKind) -> None:
+    assert b"garbage" in corrupt(kind, b'{"a":1}')
