@@ -63,11 +63,10 @@ from mdring.feed.socket_book import BookWire, SocketBook
 from mdring.record import Aggressor, DataType, Flags, Reason, Side, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload. Whole numbers come as text and are decoded leniently.
+# Each docstring is one real payload. Whole numbers, but for the sequence ids, come as text.
 
 M = TypeVar("M")
-Whole = Annotated[int, Meta(ge=0)]
-Count = Annotated[int, Meta(ge=1, lt=2**32)]
+SeqId = Annotated[int, Meta(ge=0)]
 TakerSide = Literal["buy", "sell"]
 
 
@@ -81,13 +80,13 @@ class Push(Struct, Generic[M], gc=False):
 class Trade(Struct, gc=False):
     """{"instId":"BTC-USDT-SWAP","tradeId":"2978601964","px":"83725.9","sz":"5","side":"buy","ts":"1791369350776","count":"1","source":"0","seqId":344430848209}"""
 
-    trade_id: Whole = field(name="tradeId")
+    trade_id: str = field(name="tradeId")
     px: str
     sz: str
     side: TakerSide
-    ts: Whole
-    count: Count = 1
-    seq_id: Whole = field(name="seqId", default=0)
+    ts: str
+    count: str = ""  # absent in old recordings: a fill each
+    seq_id: SeqId = field(name="seqId", default=0)
 
 
 class Quote(Struct, gc=False):
@@ -95,8 +94,8 @@ class Quote(Struct, gc=False):
 
     asks: list[tuple[str, str, str, str]]
     bids: list[tuple[str, str, str, str]]
-    ts: Whole
-    seq_id: Whole = field(name="seqId", default=0)
+    ts: str
+    seq_id: SeqId = field(name="seqId", default=0)
 
 
 class Ticker(Struct, gc=False):
@@ -106,7 +105,7 @@ class Ticker(Struct, gc=False):
     ask_sz: str = field(name="askSz")
     bid_px: str = field(name="bidPx")
     bid_sz: str = field(name="bidSz")
-    ts: Whole
+    ts: str
 
 
 class Levels(Struct, gc=False):
@@ -114,9 +113,9 @@ class Levels(Struct, gc=False):
 
     asks: Raw
     bids: Raw
-    ts: Whole
+    ts: str
     checksum: int = 0
-    seq_id: Whole | None = field(name="seqId", default=None)
+    seq_id: SeqId | None = field(name="seqId", default=None)
     previous: int | None = field(name="prevSeqId", default=None)
 
 
@@ -124,22 +123,22 @@ class Mark(Struct, gc=False):
     """{"instId":"BTC-USDT-SWAP","instType":"SWAP","markPx":"83679.8","ts":"1790358817778"}"""
 
     price: str = field(name="markPx")
-    ts: Whole
+    ts: str
 
 
 class Index(Struct, gc=False):
     """{"instId":"BTC-USDT","idxPx":"83700.1","high24h":"85258.8","low24h":"83174.7","open24h":"84180.1","sodUtc0":"84409.9","sodUtc8":"83800","ts":"1790358817778"}"""
 
     price: str = field(name="idxPx")
-    ts: Whole
+    ts: str
 
 
 class Funding(Struct, gc=False):
     """{"formulaType":"withRate","fundingRate":"0.0000263463215391","fundingTime":"1790380800000","instId":"BTC-USDT-SWAP","instType":"SWAP","method":"current_period","nextFundingRate":"","nextFundingTime":"1790409600000","prevFundingTime":"1790352000000","ts":"1790358563915"}"""
 
     rate: str = field(name="fundingRate")
-    at: Whole = field(name="fundingTime")
-    ts: Whole
+    at: str = field(name="fundingTime")
+    ts: str
     next_rate: str = field(name="nextFundingRate", default="")
     previous_at: str = field(name="prevFundingTime", default="")
 
@@ -148,7 +147,7 @@ class OpenInterest(Struct, gc=False):
     """{"instId":"BTC-USDT-SWAP","instType":"SWAP","oi":"2216113.01000000309","oiCcy":"22161.1301000000309","oiUsd":"1939251795.54769270396321","ts":"1743041250440"}"""
 
     contracts: str = field(name="oi")
-    ts: Whole
+    ts: str
 
 
 class LiquidationDetail(Struct, gc=False):
@@ -157,7 +156,7 @@ class LiquidationDetail(Struct, gc=False):
     bankruptcy_price: str = field(name="bkPx")
     side: TakerSide
     sz: str
-    ts: Whole
+    ts: str
 
 
 class Liquidation(Struct):
@@ -189,7 +188,7 @@ class Notice(Struct):
     data: Raw = Raw()
 
 
-_NOTICE: Final = msgspec.json.Decoder(Notice, strict=False)
+_NOTICE: Final = msgspec.json.Decoder(Notice)
 _PREFIX: Final = b'{"arg":{'
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
@@ -207,6 +206,18 @@ def blamed(error: Exception, instrument: str | None, data_type: DataType) -> Ven
     if isinstance(error, VenueProtocolError):
         reason = error.reason
     return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
+
+
+def whole(text: str) -> int:
+    """A whole number that came as text."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19:
+        raise VenueProtocolError(f"a whole number is {text[:80]!r}")
+    return int(text)
+
+
+def time_ns(text: str) -> int:
+    """A time, which is told in ms."""
+    return whole(text) * MS
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
@@ -307,11 +318,12 @@ class Trades:
         return NOTHING
 
     def _on_trade(self, trade: Trade, emit: Emit) -> None:
-        sequence, last = self._sequence, trade.trade_id
-        first = last - trade.count + 1
-        if first < 0:
-            raise VenueProtocolError(f"trade {last} merges {trade.count}")
-        flags = Flags.AGGREGATED if trade.count > 1 else Flags.NONE
+        sequence, last = self._sequence, whole(trade.trade_id)
+        count = whole(trade.count or "1")
+        first = last - count + 1
+        if first < 0 or not 0 < count < 2**32:
+            raise VenueProtocolError(f"trade {last} merges {count}")
+        flags = Flags.AGGREGATED if trade.count else Flags.NONE
         step = Step.NEXT if first == sequence.due else sequence.judge(first)
         if step is Step.REPEAT:
             self._counts.repeated += 1
@@ -320,10 +332,8 @@ class Trades:
             self._note_gap(first, emit)
         elif step is Step.LATE:
             flags |= Flags.RECOVERED
-        ts_event = trade.ts * MS
-        emit.trade(
-            self._channel, trade.px, trade.sz, _TAKER[trade.side], last, ts_event, trade.seq_id, flags, trade.count
-        )
+        ts_event = time_ns(trade.ts)
+        emit.trade(self._channel, trade.px, trade.sz, _TAKER[trade.side], last, ts_event, trade.seq_id, flags, count)
         emit.end()
         sequence.take(first)
         sequence.due = max(sequence.due, last + 1)
@@ -343,7 +353,7 @@ def quotes(channel: Channel) -> Handler:
         for quote in push.data:
             bid = quote.bids[0] if quote.bids else (None, None)
             ask = quote.asks[0] if quote.asks else (None, None)
-            emit.bbo(channel, bid[0], bid[1], ask[0], ask[1], quote.ts * MS, quote.seq_id)
+            emit.bbo(channel, bid[0], bid[1], ask[0], ask[1], time_ns(quote.ts), quote.seq_id)
             emit.end()
         return NOTHING
 
@@ -356,7 +366,7 @@ def tickers(channel: Channel) -> Handler:
     def on_push(push: Push[Ticker], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for one in push.data:
             emit.bbo(
-                channel, one.bid_px or None, one.bid_sz or None, one.ask_px or None, one.ask_sz or None, one.ts * MS
+                channel, one.bid_px or None, one.bid_sz or None, one.ask_px or None, one.ask_sz or None, time_ns(one.ts)
             )
             emit.end()
         return NOTHING
@@ -369,7 +379,7 @@ def marks(channel: Channel) -> Handler:
 
     def on_push(push: Push[Mark], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for mark in push.data:
-            emit.mark_price(channel, mark.price, None, mark.ts * MS)
+            emit.mark_price(channel, mark.price, None, time_ns(mark.ts))
             emit.end()
         return NOTHING
 
@@ -382,7 +392,7 @@ def indices(channels: Sequence[Channel]) -> Handler:
     def on_push(push: Push[Index], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for index in push.data:
             for channel in channels:
-                emit.mark_price(channel, None, index.price, index.ts * MS)
+                emit.mark_price(channel, None, index.price, time_ns(index.ts))
                 emit.end()
         return NOTHING
 
@@ -394,15 +404,15 @@ def fundings(channel: Channel) -> Handler:
 
     def on_push(push: Push[Funding], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for funding in push.data:
-            before = funding.previous_at
-            interval = funding.at - int(before) if before.isascii() and before.isdecimal() else 0
+            at_ns = time_ns(funding.at)
+            interval_ns = at_ns - time_ns(funding.previous_at) if funding.previous_at else 0
             emit.funding(
                 channel,
                 funding.rate,
-                funding.at * MS,
-                funding.ts * MS,
+                at_ns,
+                time_ns(funding.ts),
                 predicted_rate=funding.next_rate or None,
-                interval_ns=max(interval, 0) * MS,
+                interval_ns=max(interval_ns, 0),
             )
             emit.end()
         return NOTHING
@@ -415,7 +425,7 @@ def open_interests(channel: Channel) -> Handler:
 
     def on_push(push: Push[OpenInterest], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for one in push.data:
-            emit.open_interest(channel, without_noise(one.contracts), one.ts * MS)
+            emit.open_interest(channel, without_noise(one.contracts), time_ns(one.ts))
             emit.end()
         return NOTHING
 
@@ -438,7 +448,7 @@ def liquidations(channels: Mapping[str, Channel]) -> Handler:
             if channel is None:
                 continue
             for detail in liquidation.details:
-                side, ts_event = _TAKER[detail.side], detail.ts * MS
+                side, ts_event = _TAKER[detail.side], time_ns(detail.ts)
                 emit.liquidation(channel, detail.bankruptcy_price, detail.sz, side, ts_event)
                 emit.end()
         return NOTHING
@@ -455,6 +465,7 @@ def liquidations(channels: Mapping[str, Channel]) -> Handler:
 #   5. The checksum, where it is not 0, is that of the best 25 levels after the message.
 
 CHECKED_LEVELS: Final = 25
+BOOK_LEVELS: Final = 400
 
 
 class OkxBook(BookWire):
@@ -495,7 +506,7 @@ class OkxBook(BookWire):
         last = message.seq_id or 0
         self._is_checked = message.checksum != 0
         self._levels.clear()
-        emit.clear(self._channel, Reason.SNAPSHOT, message.ts * MS, last, _SNAPSHOT)
+        emit.clear(self._channel, Reason.SNAPSHOT, time_ns(message.ts), last, _SNAPSHOT)
         self._stage(message, _SNAPSHOT, emit)
         failed = self._check(message, mark, ts_recv, emit)
         if failed is not None:
@@ -527,7 +538,7 @@ class OkxBook(BookWire):
 
     def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
         """Rule 4."""
-        ts_event, last = message.ts * MS, message.seq_id or 0
+        ts_event, last = time_ns(message.ts), message.seq_id or 0
         emit.levels(self._channel, _BID, message.bids, ts_event, last, flags, _ORDERS_AT)
         emit.levels(self._channel, _ASK, message.asks, ts_event, last, flags, _ORDERS_AT)
 
@@ -572,15 +583,15 @@ class Route:
 
 
 DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
-    "trades": msgspec.json.Decoder(Push[Trade], strict=False),
-    "bbo-tbt": msgspec.json.Decoder(Push[Quote], strict=False),
-    "tickers": msgspec.json.Decoder(Push[Ticker], strict=False),
-    "books": msgspec.json.Decoder(Push[Levels], strict=False),
-    "mark-price": msgspec.json.Decoder(Push[Mark], strict=False),
-    INDEX: msgspec.json.Decoder(Push[Index], strict=False),
-    "funding-rate": msgspec.json.Decoder(Push[Funding], strict=False),
-    "open-interest": msgspec.json.Decoder(Push[OpenInterest], strict=False),
-    LIQUIDATIONS: msgspec.json.Decoder(Push[Liquidation], strict=False),
+    "trades": msgspec.json.Decoder(Push[Trade]),
+    "bbo-tbt": msgspec.json.Decoder(Push[Quote]),
+    "tickers": msgspec.json.Decoder(Push[Ticker]),
+    "books": msgspec.json.Decoder(Push[Levels]),
+    "mark-price": msgspec.json.Decoder(Push[Mark]),
+    INDEX: msgspec.json.Decoder(Push[Index]),
+    "funding-rate": msgspec.json.Decoder(Push[Funding]),
+    "open-interest": msgspec.json.Decoder(Push[OpenInterest]),
+    LIQUIDATIONS: msgspec.json.Decoder(Push[Liquidation]),
 }
 
 
@@ -820,6 +831,10 @@ class OkxAdapter(Adapter):
         number = self._line_of.get(instrument)
         book = None if number is None else self._lines[number].books.get(instrument)
         return NOTHING if book is None else book.sync.resync(now_ns, reason, emit)
+
+    def book_depth(self, instrument: str) -> int | None:
+        """The window of the channel ``books``."""
+        return BOOK_LEVELS
 
     def is_data(self, payload: bytes | memoryview) -> bool:
         """Everything but answers, notices and pongs."""

@@ -13,7 +13,7 @@ Used by ``okx.py`` before it subscribes::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 from urllib.parse import quote
@@ -22,12 +22,21 @@ import msgspec
 from msgspec import Struct, field
 
 from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, option, perpetual, plain_decimal, spot
 
 TYPES: Final = ("SPOT", "SWAP", "FUTURES")
 """Types whose list is asked for as a whole."""
 MORE_DIGITS: Final = 2
 """A tick, or a lot, may have been finer by so many digits when an order came in that still rests."""
+QUOTED: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
+OFFERED: Final[Mapping[str, tuple[DataType, ...]]] = {
+    "SPOT": QUOTED,
+    "SWAP": (*QUOTED, DataType.FUNDING, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION),
+    "FUTURES": (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION),
+    "OPTION": (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST),
+}
+"""By type: the channels that the venue has for it."""
 FINEST_SIZE: Final = -8
 """A size has no more digits than these, unless its lot does: whole supplies of cheap coins have to fit."""
 
@@ -110,6 +119,7 @@ def instrument_info(row: Row) -> InstrumentInfo:
         tick=plain_decimal(row.tick),
         lot=plain_decimal(row.lot),
         status=row.state,
+        data_types=OFFERED[row.inst_type],
     )
 
 
