@@ -13,8 +13,18 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from benchmarks import _harness, _report
-from benchmarks._harness import Result, WrongAnswer, console, machine, print_machine, print_results, write_json
+from benchmarks import _report
+from benchmarks._harness import (
+    Result,
+    WrongAnswer,
+    console,
+    failures,
+    machine,
+    print_machine,
+    print_results,
+    write_json,
+    wrong_answers,
+)
 from benchmarks._options import BENCHMARKS, WITH_PEERS, add_arguments
 from benchmarks.peers import environment
 
@@ -30,23 +40,22 @@ def run(options: argparse.Namespace) -> int:
     for peer, reason in absent.items():
         console.print(f"[yellow]absent:[/] {peer}: {reason}")
     results: dict[str, Sequence[Result]] = {}
-    wrong: dict[str, str] = {}
     for name in BENCHMARKS if options.benchmark == "all" else [options.benchmark]:
         try:
             results[name] = importlib.import_module(f"benchmarks.{name}").run(options)
         except WrongAnswer as error:
-            wrong[name] = str(error)
-            console.print(f"[red]{name}: wrong answer:[/] {error}")
+            wrong_answers.append(f"{name}: {error}")
+            console.print(f"[red]wrong answer:[/] {name}: {error}")
             continue
         print_results(f"{name}: {BENCHMARKS[name]}", results[name])
     if options.json is not None:
         write_json(options.json, described, results)
     if options.plot is not None:
-        failed = dict.fromkeys(_harness.failures, "failed in this run")
+        failed = dict.fromkeys(failures, "failed in this run")
         command = " ".join(["bin/bench", *sys.argv[1:]])
-        page = _report.write(options.plot, _report.Report(described, absent | failed, results, wrong, command))
+        page = _report.write(options.plot, _report.Report(described, absent | failed, results, wrong_answers, command))
         console.print(f"written: {page}")
-    return 1 if wrong else 0
+    return 1 if wrong_answers else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

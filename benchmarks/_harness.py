@@ -32,7 +32,9 @@ from benchmarks.peers.environment import PeerFailed
 FORK: Final = multiprocessing.get_context("fork")
 console: Final = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 failures: Final[list[str]] = []
-"""Peers that were there but could not be measured."""
+"""Peers that were there but could not be measured, in this run."""
+wrong_answers: Final[list[str]] = []
+"""Parts of benchmarks whose answer was wrong, in this run."""
 
 
 class WrongAnswer(AssertionError):
@@ -107,15 +109,19 @@ Part = tuple[str, Callable[[], "Result | Sequence[Result]"]]
 
 
 def measure(title: str, parts: Sequence[Part]) -> list[Result]:
-    """Make the figures part by part, with a progress bar. What another library fails in is noted, and left out."""
+    """Make the figures part by part, with a progress bar; what fails is noted and left out, the rest goes on."""
     results: list[Result] = []
     affinity = os.sched_getaffinity(0)
-    for _, part in track(parts, description=title, console=console, transient=True):
+    for name, part in track(parts, description=title, console=console, transient=True):
         try:
             made = part()
         except PeerFailed as error:
             failures.append(str(error))
             console.print(f"[yellow]not measured:[/] {error}")
+            continue
+        except WrongAnswer as error:
+            wrong_answers.append(f"{title}, {name}: {error}")
+            console.print(f"[red]wrong answer:[/] {title}, {name}: {error}")
             continue
         finally:
             os.sched_setaffinity(0, affinity)  # a part pins itself

@@ -34,7 +34,7 @@ class Report(NamedTuple):
     machine: Mapping[str, str]
     absent: Mapping[str, str]  # libraries that could not be measured, and why
     results: Mapping[str, Sequence[Result]]
-    wrong: Mapping[str, str]  # benchmarks whose answer was wrong
+    wrong: Sequence[str]  # what has given a wrong answer
     command: str
 
 
@@ -57,9 +57,7 @@ def write(folder: Path, report: Report) -> Path:
 
 def _page(report: Report, sections: str) -> str:
     machine = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in report.machine.items())
-    problems = [
-        f"<p class='wrong'>{escape(name)}: wrong answer: {escape(why)}</p>" for name, why in report.wrong.items()
-    ]
+    problems = [f"<p class='wrong'>wrong answer: {escape(why)}</p>" for why in report.wrong]
     if report.absent:
         listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(why)}</dd>" for name, why in report.absent.items())
         problems.append(f"<h2>Not measured</h2><dl>{listed}</dl>")

@@ -238,7 +238,8 @@ def against_cryptofeed(title: str, path: Path, results: Sequence[Result], tops: 
     """The same frames through cryptofeed, and how many times faster we are."""
     answer = environment.run("cryptofeed_decode", path, passes, timeout_s=120)
     theirs = {name: [(Decimal(p), Decimal(s)) for p, s in levels] for name, levels in answer["tops"].items()}
-    require(theirs == tops, f"cryptofeed's books differ: {theirs}, ours {tops}")
+    if theirs != tops:
+        raise environment.PeerFailed(f"cryptofeed_decode: its books differ: {theirs}, ours {tops}")
     times = np.array(answer["passes"])
     plain, whole = np.median(times[:, 0] - times[:, 1]), np.median(times[:, 0])
     name = f"cryptofeed {environment.versions()['cryptofeed']}"

@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 import mdring
 from benchmarks import limits
-from benchmarks._harness import Part, Result, cores_for, latency, measure, require
+from benchmarks._harness import Part, Result, WrongAnswer, cores_for, latency, measure, require
 from benchmarks.decode import Tops
 from benchmarks.peers import environment
 from mdring.book import Book
@@ -229,7 +229,6 @@ def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[n
     with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as name:
         folder = Path(name)
         with load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
-            wait_for_instruments(runs, len(venue.instruments))
             venue.join()
             wait_for_books(runs)
             made, tops = venue.make(frames)
@@ -240,23 +239,13 @@ def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[n
             return sent, strategy.by_stream(), late
 
 
-def wait_for_instruments(runs: Path, count: int) -> None:
-    """Until the worker has had all of them put into the table, and a moment to subscribe."""
-    deadline = time.monotonic() + _START_S
-    with mdring.attach("bench", directory=runs, wait_s=_START_S) as tape:
-        while len(tape.instruments) < count:
-            require(time.monotonic() < deadline, "the worker does not learn its instruments")
-            time.sleep(0.02)
-    time.sleep(0.5)
-
-
 def wait_for_books(runs: Path) -> None:
     """Until all books are valid, and what was sent to make them so has come through."""
     deadline = time.monotonic() + _START_S
     position = -1
     while True:
         time.sleep(0.5)
-        with mdring.attach("bench", directory=runs, books=True) as tape:
+        with mdring.attach("bench", directory=runs, books=True, wait_s=_START_S) as tape:
             assert tape.books is not None
             valid = all(row.id in tape.books and tape.books[row.id].valid for row in tape.instruments)
             settled, position = tape.position + tape.lag == position, tape.position + tape.lag
@@ -278,7 +267,6 @@ def theirs(frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]
             )  # fmt: skip
             try:
                 assert process.stdin is not None and process.stdout is not None
-                time.sleep(4)  # it says nothing when it is connected
                 venue.join()
                 if process.stdout.readline() != "ready\n":
                     raise environment.PeerFailed("cryptofeed_e2e: its books did not come up")
@@ -355,9 +343,15 @@ def at_rate(idle: str, rate: int, duration_s: float, warm_up_s: float, limit: fl
 def peer_at_rate(rate: int, duration_s: float, warm_up_s: float) -> Result:
     """cryptofeed's."""
     frames = int(rate * (duration_s + warm_up_s))
-    sent, called, _ = theirs(frames, rate)
-    return latency(f"{rate} frames/s, cryptofeed", delays(sent, called, int(rate * warm_up_s)),
-                   contest=f"e2e {rate}", is_peer=True, axis="frames/s", series="cryptofeed", at=rate)  # fmt: skip
+    try:
+        sent, called, _ = theirs(frames, rate)
+        taken = delays(sent, called, int(rate * warm_up_s))
+    except WrongAnswer as error:
+        raise environment.PeerFailed(f"cryptofeed_e2e at {rate} frames/s: {error}") from error
+    return latency(
+        f"{rate} frames/s, cryptofeed", taken, contest=f"e2e {rate}", is_peer=True, axis="frames/s",
+        series="cryptofeed", at=rate,
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> Sequence[Result]:

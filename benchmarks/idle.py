@@ -16,7 +16,7 @@ from typing import Final
 import psutil
 
 from benchmarks._harness import Result, console, measure
-from benchmarks.e2e import DEFAULT_IDLE, load_venue, run_up, wait_for_books, wait_for_instruments
+from benchmarks.e2e import DEFAULT_IDLE, load_venue, run_up, wait_for_books
 from mdring.counters import Counter, Counters
 from mdring.run import RunFolder
 
@@ -30,7 +30,6 @@ def at_rest(seconds: float) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as name:
         folder = Path(name)
         with load_venue(folder) as venue, run_up(venue, DEFAULT_IDLE, folder) as runs:
-            wait_for_instruments(runs, len(venue.instruments))
             venue.join()
             wait_for_books(runs)
             time.sleep(1)

@@ -31,6 +31,7 @@ from benchmarks.limits import library
 from mdring.emulator.venue import Refusal
 
 _HOST: Final = "127.0.0.1"
+_CLIENT_WAIT_S: Final = 30.0
 
 
 def websocket_frame(payload: bytes) -> bytes:
@@ -50,6 +51,7 @@ class Client(WSListener):
         self.wire = _AnsweringWire(venue, self)
         self.transport: WSTransport | None = None
         url = urlsplit(target)
+        self.has_subscribed = bool(url.query)  # or it will, by a request
         session = venue.emulator.accept(url.path, dict(parse_qsl(url.query)), self.wire)
         if isinstance(session, Refusal):
             raise ConnectionError(f"the emulated venue refuses: {session.status}")
@@ -85,6 +87,7 @@ class _AnsweringWire(Wire):
     def reply(self, text: str) -> None:
         """An ack."""
         assert self._client.transport is not None
+        self._client.has_subscribed = True
         self._client.transport.send(WSMsgType.TEXT, text.encode())
 
 
@@ -117,10 +120,16 @@ class LoadVenue:
     async def _on_rest(self, request: web.Request) -> web.Response:
         return web.Response(body=self.venue.rest(request.path, **dict(request.query)))
 
-    def make(self, frames: int) -> dict[str, Any]:
-        """Make the frames; how many, and what the books are like after them."""
+    async def wait_for_client(self) -> None:
+        """Return when it has subscribed."""
+        async with asyncio.timeout(_CLIENT_WAIT_S):
+            while not self.clients or self.clients[0].transport is None or not self.clients[0].has_subscribed:
+                await asyncio.sleep(0.05)
         if len(self.clients) != 1:
             raise ConnectionError(f"{len(self.clients)} clients are connected, one is needed")
+
+    def make(self, frames: int) -> dict[str, Any]:
+        """Make the frames; how many, and what the books are like after them."""
         wire = self.clients[0].wire
         wire.frames.clear()
         self.venue.advance_until(wire, frames)
@@ -173,6 +182,7 @@ async def main() -> None:
         order = json.loads(line)
         # The event loop stands still meanwhile: the process has one core's worth of work, and it is sending.
         if "make" in order:
+            await load_venue.wait_for_client()
             answer = load_venue.make(order["make"])
         else:
             answer = load_venue.send(order["send"], Path(order["out"]))

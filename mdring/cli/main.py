@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "tail": "print the records of a run as they come",
     "header": "print the C header by which programs in C and C++ read a run",
     "decode": "run a venue's adapter over a capture, offline",
+    "bench": "measure mdring on this machine, beside other libraries and the machine's limits",
 }
 
 OK: Final = 0
