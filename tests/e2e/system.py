@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import trustme
+
 from mdring.counters import Counter, Counters
 from mdring.emulator.client import EmulatorProcess, TrueBook
 from mdring.instrument import Instrument
@@ -70,10 +72,14 @@ class System:
         rate: int = 400,
         seed: int = 1,
         tape_slots: int = 1 << 18,
+        books: bool = True,
+        tls: bool = False,
         connection: dict[str, int] | None = None,
         supervisor: dict[str, int] | None = None,
     ) -> None:
-        """``rate``: market steps per second of each emulator. The last two replace keys of the configuration."""
+        """``rate``: market steps per second of each emulator. ``books``: whether there is a book keeper. ``tls``: the
+        venues speak wss and https, with a certificate of an authority of our own. The last two replace keys of the
+        configuration."""
         self.directory = directory
         self.venues = tuple(venues)
         self.name = "e2e"
@@ -84,19 +90,22 @@ class System:
         self._log = directory / "log.jsonl"
         self._counters: dict[str, Counters] = {}
         self.emulators: dict[str, EmulatorProcess] = {}
+        authority = _authority(directory) if tls else None
         try:
             for number, venue in enumerate(self.venues):
-                self.emulators[venue] = _emulator(self.truth_log(venue), instruments, rate, seed + number)
+                self.emulators[venue] = _emulator(self.truth_log(venue), instruments, rate, seed + number, authority)
         except BaseException:
             self.close()
             raise
         tables = [
             _table("run", name=self.name, directory=str(self.runs), state_directory=str(directory / "state")),
             _table("tape", slots=tape_slots),
+            _table("books", enabled=books),
             _table("supervisor", **{**_SUPERVISOR, **(supervisor or {})}),
         ]
         for venue, emulator in self.emulators.items():
-            tables += _venue_tables(venue, emulator, instruments, {**_CONNECTION, **(connection or {})})
+            trusted = {} if authority is None else {"ca_file": str(authority)}
+            tables += _venue_tables(venue, emulator, instruments, {**_CONNECTION, **(connection or {})}, trusted)
         self._config.write_text("\n".join(tables))
 
     def __enter__(self) -> Self:
@@ -309,20 +318,36 @@ def of_venue(records: Records, venue_id: int) -> Records:
     return share
 
 
-def _emulator(truth: Path, instruments: Sequence[str], rate: int, seed: int) -> EmulatorProcess:
+def _authority(directory: Path) -> Path:
+    """Make an authority of our own, and a certificate by it; the file that clients trust."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(directory / "server.pem"))
+    return directory / "ca.pem"
+
+
+def _emulator(truth: Path, instruments: Sequence[str], rate: int, seed: int, authority: Path | None) -> EmulatorProcess:
     options = {
         "connections_per_5min": 1_000_000,
         "weight_per_minute": 100_000_000,
         "messages_per_second": 1_000,
     }
     arguments = ["--depth", str(DEPTH), "--history", "200000"]
+    if authority is not None:
+        certificate = str(authority.with_name("server.pem"))
+        arguments += ["--tls-cert", certificate, "--tls-key", certificate]
     for name, value in options.items():
         arguments += ["--option", f"{VENUE}.{name}={value}"]
     return EmulatorProcess(seed=seed, rate=rate, instruments=instruments, truth=truth, arguments=arguments)
 
 
 def _venue_tables(
-    venue: str, emulator: EmulatorProcess, instruments: Sequence[str], connection: dict[str, int]
+    venue: str,
+    emulator: EmulatorProcess,
+    instruments: Sequence[str],
+    connection: dict[str, int],
+    trusted: dict[str, str],
 ) -> list[str]:
     names = emulator.instruments(VENUE)
     return [
@@ -333,6 +358,7 @@ def _venue_tables(
             websocket_url=emulator.websocket_url(VENUE),
             rest_url=emulator.rest_url(VENUE),
             ring_slots=1 << 15,
+            **trusted,
         ),
         _table("venues.options", snapshot_limit=SNAPSHOT_LIMIT),
         _table("venues.connection", **connection),

@@ -45,7 +45,8 @@ def _lane(directory: Path, kills: int, seed: int) -> int:
     """Kill the supervisors of one system, then let a last one run and end in order; how many runs were read."""
     directory.mkdir()
     moments = random.Random(seed)
-    with System(directory, instruments=["BTC-USDT", "ETH-USDT"], rate=300, tape_slots=1 << 15) as system:
+    instruments, books = ["BTC-USDT", "ETH-USDT"], bool(seed % 2)
+    with System(directory, instruments=instruments, rate=300, tape_slots=1 << 15, books=books) as system:
         tapes: list[Recorder] = []
         orphan: mdring.Consumer | None = None
         for number in range(kills):
@@ -80,7 +81,7 @@ def _grow(system: System, moments: random.Random, *, old: bool) -> Recorder | No
         tape.start()
         time.sleep(moments.uniform(0.0, 0.3))
         return tape
-    time.sleep(moments.uniform(0.0, 1.0))
+    time.sleep(moments.uniform(0.0, 0.6))
     return None
 
 
