@@ -529,13 +529,16 @@ class OkxEmulator(VenueEmulator):
         streams += [index_stream(name, Contract(market, product.book), host) for name, product in indices.items()]
         self._streams = {(one.channel, one.key, one.name): one for one in (*streams, *self._liquidations.values())}
         self._rest = OkxRest(self._by_name, host)
-        self._attempts = RollingLimit(options.connections_per_second, SECOND)
+        self._accepted_ns: list[int] = []  # connections of the last second; refused ones do not count
 
     def accept(self, path: str, query: Mapping[str, str], wire: Wire) -> Session | Refusal:
         if path != "/ws/v5/public":
             return Refusal(404)
-        if not self._attempts.allows(self._host.now_ns()):
+        now_ns = self._host.now_ns()
+        self._accepted_ns = [accepted for accepted in self._accepted_ns if now_ns - accepted < SECOND]
+        if len(self._accepted_ns) >= self.settings.connections_per_second:
             return Refusal(429)
+        self._accepted_ns.append(now_ns)
         return OkxSession(self, wire)
 
     def stream(self, argument: Mapping[str, Any]) -> Stream:
