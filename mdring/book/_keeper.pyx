@@ -27,7 +27,7 @@ from mdring.book._table cimport (
 )
 from mdring.ring._ring cimport Reader, Words, mdring_reader, mdring_ring
 
-from mdring.record import RECORD_SIZE, Flags, Kind, Reason, State, offset_of
+from mdring.record import RECORD_SIZE, DataType, Flags, Kind, Reason, State, offset_of
 
 cdef extern from "wait.h":
     ctypedef enum mdring_idle:
@@ -51,11 +51,13 @@ cdef extern from "kept.h":
         int64_t ts_event
         uint8_t kind_trade, kind_bbo
         uint8_t flag_recovered
-        uint8_t state_none, state_connected, state_dropped, state_rejected
-        uint8_t reason_lapped
+        uint8_t state_none, state_connected
+        uint8_t data_type_bbo
+        uint8_t reason_lapped, reason_unknown_instrument
         uint64_t connection_states
+        uint64_t trading_states
+        uint64_t doubtful_states
         uint64_t whole_venue_reasons
-        uint64_t harmless_rejections
 
 cdef extern from "keeper.h":
     ctypedef struct mdring_keeper:
@@ -97,12 +99,13 @@ cdef mdring_kept_layout _LAYOUT = mdring_kept_layout(
     flag_recovered=int(Flags.RECOVERED),
     state_none=int(State.NONE),
     state_connected=int(State.CONNECTED),
-    state_dropped=int(State.DROPPED),
-    state_rejected=int(State.REJECTED),
+    data_type_bbo=int(DataType.BBO),
     reason_lapped=int(Reason.RING_FULL),
+    reason_unknown_instrument=int(Reason.UNKNOWN_INSTRUMENT),
     connection_states=_bits((State.RECONNECTING, State.CONNECTED, State.DISCONNECTED, State.CIRCUIT_OPEN)),
+    trading_states=_bits((State.TRADING, State.HALTED)),
+    doubtful_states=_bits((State.GAP, State.RESYNCING, State.REJECTED, State.DROPPED)),
     whole_venue_reasons=_bits((Reason.STARTED, Reason.WORKER_RESTART, Reason.SHUTDOWN)),
-    harmless_rejections=_bits((Reason.UNKNOWN_INSTRUMENT, Reason.SUBSCRIBE_REJECTED)),
 )
 
 

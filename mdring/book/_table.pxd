@@ -24,7 +24,7 @@ cdef extern from "kept.h":
         uint64_t seq, book_seq
         uint32_t instrument_id
         uint8_t venue_id, book_valid, book_reason, book_crossed
-        uint8_t connection_state, connection_reason, venue_state, venue_reason
+        uint8_t connection_state, connection_reason, venue_state, venue_reason, trading_state, doubt_reason
         uint64_t connection_seq, doubt_seq
         uint32_t bid_depth, ask_depth, bid_count, ask_count
         uint64_t bbo[16]

@@ -41,6 +41,8 @@ cdef dict _row_offsets():
         "connection_reason": <char *>&row.connection_reason - start,
         "venue_state": <char *>&row.venue_state - start,
         "venue_reason": <char *>&row.venue_reason - start,
+        "trading_state": <char *>&row.trading_state - start,
+        "doubt_reason": <char *>&row.doubt_reason - start,
         "connection_seq": <char *>&row.connection_seq - start,
         "doubt_seq": <char *>&row.doubt_seq - start,
         "bid_depth": <char *>&row.bid_depth - start,

@@ -170,14 +170,15 @@ static inline void mdring_keeper_take(mdring_keeper *keeper, uint64_t count) {
     keeper->records += count;
 }
 
-/* No BBO, no trade and no connection is known to be the newest any more. */
+/* No BBO, no trade and no state is known to be the newest any more. */
 static inline void mdring_keeper_doubt(mdring_keeper *keeper, uint64_t resumed) {
     for (uint32_t id = 1; id < keeper->rows.row_count; id++) {
         mdring_kept *kept = keeper->kept + id;
         if (!kept->is_known) continue;
-        kept->doubt_seq = resumed;
+        mdring_doubt(kept, resumed, keeper->layout.reason_lapped);
         kept->connection_seq = 0;
         kept->connection_state = keeper->layout.state_none;
+        kept->trading_state = keeper->layout.state_none;
         mdring_row_changed(keeper, kept);
     }
     for (int venue = 0; venue < MDRING_VENUES; venue++) {
@@ -222,7 +223,9 @@ static inline void mdring_keeper_write_row(mdring_keeper *keeper, uint32_t instr
     content->connection_state = kept->connection_state;
     content->connection_reason = kept->connection_reason;
     content->connection_seq = kept->connection_seq;
+    content->trading_state = kept->trading_state;
     content->doubt_seq = kept->doubt_seq;
+    content->doubt_reason = kept->doubt_reason;
     memcpy(content->bbo, kept->bbo, sizeof kept->bbo);
     memcpy(content->trade, kept->trade, sizeof kept->trade);
     memcpy(content->status, kept->status, sizeof kept->status);
@@ -350,7 +353,9 @@ static inline void mdring_keeper_read_rows(mdring_keeper *keeper, uint64_t *newe
         kept->connection_state = content->connection_state;
         kept->connection_reason = content->connection_reason;
         kept->connection_seq = content->connection_seq;
+        kept->trading_state = content->trading_state;
         kept->doubt_seq = content->doubt_seq;
+        kept->doubt_reason = content->doubt_reason;
         memcpy(kept->bbo, content->bbo, sizeof kept->bbo);
         memcpy(kept->trade, content->trade, sizeof kept->trade);
         memcpy(kept->status, content->status, sizeof kept->status);
@@ -361,6 +366,8 @@ static inline void mdring_keeper_read_rows(mdring_keeper *keeper, uint64_t *newe
             venue->connection_reason = content->venue_reason;
         }
         if (content->seq > *newest) *newest = content->seq;
+        /* it has one, also if no checkpoint was made of it yet */
+        if (content->book_seq != 0) keeper->out_of_memory |= mdring_books_add(keeper->books, id) == NULL;
     }
 }
 

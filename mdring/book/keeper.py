@@ -26,7 +26,7 @@ from mdring.book._keeper import Keeper
 from mdring.book.table import CURRENT_WORD, POSITION_WORD, BookTable, CheckpointStore
 from mdring.config import from_json
 from mdring.counters import Counter, Counters
-from mdring.process import die_with_parent, pin_to_core
+from mdring.process import accept_stop, die_with_parent, pin_to_core
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring.idle import IdleStrategy, idle_strategy
@@ -67,13 +67,19 @@ class BookKeeper:
             span=self._tape.slot_count // _SPAN_SHARE,
         )
         self._counted = {Counter.RECORDS: 0, Counter.LOST: 0, Counter.CHECKPOINTS: 0}
+        self._told_rowless = False
         self._stopping = False
-        self._report()
+        self.report()
 
     @property
     def position(self) -> int:
         """The table contains all that the tape says up to this seq."""
         return self._keeper.position
+
+    @property
+    def floor(self) -> int:
+        """The checkpoints contain all that the tape says up to this seq."""
+        return self._keeper.floor
 
     def do_work(self) -> int:
         """One duty cycle; returns the number of records taken."""
@@ -83,24 +89,34 @@ class BookKeeper:
         """Have ``run`` take what the tape still has, and return."""
         self._stopping = True
 
+    def close(self) -> None:
+        """Give the segments up."""
+        for mapped in (self.counters.segment, self._tape, self._table.segment, self._store.segment):
+            mapped.close()
+
     def run(self, idle: IdleStrategy, pause_ns: int = 0) -> None:
         """Keep the books until ``stop``, then up to the end of the tape."""
         while not self._stopping:
             self._keeper.run(idle.native, idle.spin_ns, pause_ns, _SLICE_NS)
-            self._report()
+            self.report()
         while self._keeper.position < self._tape.cursor:
             self._keeper.run(idle.native, 0, 0, _DRAIN_NS)
-        self._report()
+        self.report()
 
-    def _report(self) -> None:
+    def report(self) -> None:
+        """Bring the counters up to date."""
         keeper, counters = self._keeper, self.counters
         self._count(Counter.RECORDS, keeper.records)
         self._count(Counter.CHECKPOINTS, keeper.checkpoints_written)
         if self._count(Counter.LOST, keeper.lost):
             self._tell(f"the tape lapped the book keeper: {keeper.lost} records lost, all books invalid until their "
                        "next snapshot; configure more [tape] slots, or give it a cpu")  # fmt: skip
+        if keeper.rowless and not self._told_rowless:
+            self._told_rowless = True
+            self._tell("there are instruments beyond the rows of the book table: nobody can read their newest values "
+                       "or join them late; subscribe to them from the start of the run")  # fmt: skip
         if keeper.without_checkpoint > counters.load(Counter.BOOKS_WITHOUT_CHECKPOINT):
-            self._tell(f"{keeper.without_checkpoint} books do not fit into the checkpoints, so nobody can join them "
+            self._tell(f"books that do not fit into the checkpoints: {keeper.without_checkpoint}; nobody can join them "
                        "late; configure a larger [books] checkpoint_bytes")  # fmt: skip
         books, valid = keeper.count_books()
         counters.store(Counter.BOOKS_WITHOUT_CHECKPOINT, keeper.without_checkpoint)
@@ -139,6 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     started_ns = time.monotonic_ns()
     keeper = BookKeeper(folder)
     signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
+    accept_stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor orders the stop
     recovered_ms = (time.monotonic_ns() - started_ns) / 1e6
     logger.info("keeping books from seq %d", keeper.position + 1, extra={"recovered_ms": round(recovered_ms, 1)})

@@ -4,6 +4,8 @@
  * A venue with one connection speaks for all its instruments by a STATUS of the whole venue. One with several tells
  * each instrument's own connection besides, and the whole venue's state is then only the worst of them. So a STATUS of
  * the instrument's own governs, until one of the whole venue says that the worker begins or ends.
+ *
+ * A BBO or trade from before the last interruption may not be the newest: doubt_seq is when that was told.
  */
 #ifndef MDRING_BOOK_KEPT_H
 #define MDRING_BOOK_KEPT_H
@@ -25,7 +27,9 @@ typedef struct {
     uint8_t connection_reason;
     uint8_t venue_state; /* of the whole venue: the worst of its connections */
     uint8_t venue_reason;
-    uint8_t pad0[4];
+    uint8_t trading_state; /* TRADING, HALTED, or NONE if the venue never said */
+    uint8_t doubt_reason;  /* of the STATUS at doubt_seq */
+    uint8_t pad0[2];
     uint64_t connection_seq; /* of the STATUS of the instrument's own connection; 0 if its venue's governs */
     uint64_t doubt_seq;      /* what is older may not be the newest: a record in between may be missing */
     uint32_t bid_depth, ask_depth; /* levels of the book */
@@ -49,11 +53,13 @@ typedef struct {
     int64_t ts_event;
     uint8_t kind_trade, kind_bbo;
     uint8_t flag_recovered;
-    uint8_t state_none, state_connected, state_dropped, state_rejected;
-    uint8_t reason_lapped;
-    uint64_t connection_states;    /* bit per State that a connection can be in */
-    uint64_t whole_venue_reasons;  /* bit per Reason for which a venue's STATUS speaks for all its connections */
-    uint64_t harmless_rejections;  /* bit per Reason of a REJECTED that cost no record */
+    uint8_t state_none, state_connected;
+    uint8_t data_type_bbo;
+    uint8_t reason_lapped, reason_unknown_instrument;
+    uint64_t connection_states;   /* bit per State that a connection can be in */
+    uint64_t trading_states;      /* bit per State of trading */
+    uint64_t doubtful_states;     /* bit per State which says that records may be missing */
+    uint64_t whole_venue_reasons; /* bit per Reason for which a venue's STATUS speaks for all its connections */
 } mdring_kept_layout;
 
 typedef struct {
@@ -65,6 +71,8 @@ typedef struct {
     uint64_t doubt_seq;
     uint8_t connection_state;
     uint8_t connection_reason;
+    uint8_t trading_state;
+    uint8_t doubt_reason;
     uint8_t venue_id;
     bool is_known;       /* a record named it */
     bool is_row_changed; /* and it stands in the list of changed rows */
@@ -84,7 +92,13 @@ static inline bool mdring_has_bit(uint64_t set, uint8_t bit) {
     return bit < 64 && set >> bit & 1;
 }
 
-/* What a STATUS says of one instrument's connection, and of the records that may be missing. */
+static inline void mdring_doubt(mdring_kept *kept, uint64_t seq, uint8_t reason) {
+    kept->doubt_seq = seq;
+    kept->doubt_reason = reason;
+}
+
+/* What a STATUS says of one instrument: of its connection, its trading, and of BBOs and trades that may be missing.
+ * (A venue that refuses one instrument speaks as a whole, for the refused one has no id: that costs no record.) */
 static inline void mdring_kept_take_status(const mdring_kept_layout *layout, const mdring_layout *fields,
                                            mdring_kept *kept, const uint8_t *record, bool of_venue) {
     uint64_t seq = mdring_u64(record, fields->seq);
@@ -97,12 +111,12 @@ static inline void mdring_kept_take_status(const mdring_kept_layout *layout, con
         if (!of_venue) kept->connection_seq = seq;
         kept->connection_state = state;
         kept->connection_reason = reason;
-        if (state != layout->state_connected) kept->doubt_seq = seq;
-    } else if (state == layout->state_dropped) {
-        kept->doubt_seq = seq;
-    } else if (state == layout->state_rejected && data_type != fields->data_type_book &&
-               !mdring_has_bit(layout->harmless_rejections, reason)) {
-        kept->doubt_seq = seq;
+        if (state != layout->state_connected) mdring_doubt(kept, seq, reason);
+    } else if (mdring_has_bit(layout->trading_states, state)) {
+        kept->trading_state = state;
+    } else if (mdring_has_bit(layout->doubtful_states, state) && reason != layout->reason_unknown_instrument &&
+               (data_type == fields->data_type_all || data_type == layout->data_type_bbo)) {
+        mdring_doubt(kept, seq, reason);
     }
 }
 

@@ -51,6 +51,8 @@ _FIELDS: Final[dict[str, Any]] = {
     "connection_reason": "u1",
     "venue_state": "u1",  # State of the whole venue: the worst of its connections
     "venue_reason": "u1",
+    "trading_state": "u1",  # TRADING, HALTED, or NONE if the venue never said
+    "doubt_reason": "u1",  # Reason of what was told at doubt_seq
     "connection_seq": "<u8",  # of the STATUS of the instrument's own connection; 0 if the venue's governs
     "doubt_seq": "<u8",  # a BBO or trade from before may not be the newest: records in between may be missing
     "bid_depth": "<u4",  # levels of the book
@@ -146,9 +148,13 @@ class BookTable:
         """When the rows last contained all of the tape; CLOCK_MONOTONIC."""
         return self.segment.writer_block.load(CURRENT_WORD)
 
+    def empty_row(self) -> npt.NDArray[np.void]:
+        """An array of one row, for ``rows.read``."""
+        return np.zeros(1, dtype=self._dtype)
+
     def read(self, instrument_id: int) -> np.void | None:
         """A copy of an instrument's row as it was at one time, or None if nothing was ever said of it."""
-        out = np.empty(1, dtype=self._dtype)
+        out = self.empty_row()
         return out[0] if self.rows.read(instrument_id, out) else None
 
     def read_heads(self) -> npt.NDArray[np.void]:
