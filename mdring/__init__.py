@@ -35,6 +35,7 @@ from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
 from mdring.delivery import Delivery
 from mdring.event import Bbo, Status, Trade
 from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
+from mdring.last_value import LAST_BBO, AmbiguousInstrument, LastBbo, LastBook, LastStatus, LastTrade, Run, open_run
 from mdring.record import (
     BBO,
     CLEAR,
@@ -64,6 +65,7 @@ __all__ = [
     "BBO",
     "CLEAR",
     "INSTRUMENT",
+    "LAST_BBO",
     "LAYOUT_VERSION",
     "LEVEL",
     "PRICE_LEVEL",
@@ -72,6 +74,7 @@ __all__ = [
     "TRADE",
     "UNDEFINED_PRICE",
     "Aggressor",
+    "AmbiguousInstrument",
     "Batch",
     "Bbo",
     "Book",
@@ -85,9 +88,14 @@ __all__ = [
     "InstrumentTable",
     "JoinError",
     "Kind",
+    "LastBbo",
+    "LastBook",
+    "LastStatus",
+    "LastTrade",
     "LayoutMismatch",
     "Liveness",
     "Reason",
+    "Run",
     "RunEnded",
     "RunError",
     "RunNotFound",
@@ -99,6 +107,7 @@ __all__ = [
     "Trade",
     "UnknownInstrument",
     "attach",
+    "open_run",
     "run",
     "trade_id",
 ]
