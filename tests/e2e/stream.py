@@ -95,7 +95,7 @@ class StreamChecker:
         assert not len(mixed), f"other data follow inside the event group of seq {batch['seq'][mixed[0]]}"
 
     def _check_channels(self, batch: Records) -> None:
-        """channel_seq rises by exactly 1 per (venue, instrument, data type)."""
+        """channel_seq rises by exactly 1 per (venue, instrument, data type), from 1 if we saw the tape's beginning."""
         data_types = _DATA_TYPES[batch["kind"]]
         assert (data_types != 255).all(), f"unknown kinds: {set(batch['kind'].tolist())}"
         keys = batch["venue_id"].astype(np.uint64) << np.uint64(40)
@@ -106,8 +106,8 @@ class StreamChecker:
         for places in np.split(order, starts[1:]):
             key = int(keys[places[0]])
             found = batch["channel_seq"][places]
-            first = self._channels.get(key)
-            due = np.arange(len(found), dtype=np.uint64) + np.uint64(int(found[0]) if first is None else first + 1)
+            newcomer = 0 if self.first_seq == 1 else int(found[0]) - 1
+            due = np.arange(len(found), dtype=np.uint64) + np.uint64(self._channels.get(key, newcomer) + 1)
             wrong = np.flatnonzero(found != due)
             if len(wrong):
                 record = batch[places[wrong[0]]]

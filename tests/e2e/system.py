@@ -25,15 +25,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
 import trustme
 
 from mdring.counters import Counter, Counters
 from mdring.emulator.client import EmulatorProcess, TrueBook
 from mdring.instrument import Instrument
+from mdring.record import Flags, Kind, Side
 from mdring.run import RunFolder
 from tests.e2e.audit import Audit, exact
 from tests.e2e.recorder import BookView, Recorder, RingRecorder
-from tests.e2e.stream import Records
+from tests.e2e.stream import Records, of_kind
 from tests.e2e.wire import Sent, read_truth_log
 from tests.supervised import is_alive, wait_until
 
@@ -41,6 +44,7 @@ VENUE: Final = "binance"  # what the emulator calls the one venue that it knows
 SNAPSHOT_LIMIT: Final = 100
 DEPTH: Final = 30  # levels a side, give or take a tenth: a snapshot shows all of them
 WATCHDOG_S: Final = 60.0
+MOST_SNAPSHOTS: Final = 10  # of an instrument that are compared with the true book of their time
 
 _CONNECTION: Final = {
     "reconnect_delay_ms": 10,
@@ -274,9 +278,23 @@ class System:
         """Hold all of the tape against all that was sent; the markets must be settled. Returns the records."""
         records = tape.records()
         for venue in self.venues:
-            sent = self.sent(venue)
-            Audit(records, tape.instruments(venue), sent, complete=complete, lossy_ring=lossy_ring).check()
+            sent, instruments = self.sent(venue), tape.instruments(venue)
+            Audit(records, instruments, sent, complete=complete, lossy_ring=lossy_ring).check()
+            for instrument in instruments:
+                self.check_snapshots(records, instrument)
         return records
+
+    def check_snapshots(self, records: Records, instrument: Instrument) -> None:
+        """Compare snapshots on the tape with the true book at their ids; some of them, if there are many."""
+        chosen = (records["instrument_id"] == instrument.id) & ((records["flags"] & Flags.SNAPSHOT) != 0)
+        levels = of_kind(records[chosen], Kind.LEVEL)
+        begins = np.flatnonzero(np.diff(levels["venue_seq"], prepend=np.uint64(0)))
+        snapshots = np.split(levels, begins[1:]) if len(levels) else []
+        for snapshot in snapshots[:: len(snapshots) // MOST_SNAPSHOTS + 1]:
+            true = self.true_book(instrument, int(snapshot["venue_seq"][0]))
+            for side, texts in ((Side.BID, true.bids), (Side.ASK, true.asks)):
+                of_side = snapshot[snapshot["side"] == side]
+                assert_equal_levels(instrument, of_side, texts, f"the snapshot of {true.last_update_id}")
 
     def resume(self) -> None:
         """Let the markets run on."""
@@ -306,10 +324,16 @@ def is_at(book: BookView, true: TrueBook) -> bool:
 def assert_equal_books(instrument: Instrument, book: BookView, true: TrueBook) -> None:
     """Every level of both sides, exactly, and no other."""
     for levels, texts in ((book.bids, true.bids), (book.asks, true.asks)):
-        found = [(int(price), int(size)) for price, size in levels]
-        assert found == [exact(instrument, Decimal(price), Decimal(size)) for price, size in texts], (
-            f"{instrument.name}: the book differs from the true one at {true.last_update_id}"
-        )
+        assert_equal_levels(instrument, levels, texts, f"the book at {true.last_update_id}")
+
+
+def assert_equal_levels(
+    instrument: Instrument, levels: npt.NDArray[np.void], texts: Sequence[tuple[str, str]], what: str
+) -> None:
+    """Price and size of each level, in their order."""
+    found = list(zip(levels["price"].tolist(), levels["size"].tolist(), strict=True))
+    expected = [exact(instrument, Decimal(price), Decimal(size)) for price, size in texts]
+    assert found == expected, f"{instrument.name}: {what} is not the true one"
 
 
 def of_venue(records: Records, venue_id: int) -> Records:

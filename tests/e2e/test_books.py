@@ -10,6 +10,7 @@ expected of the known ones stands in the tables below.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -151,7 +152,14 @@ class Bench:
         records = self.tape.records(since.seq)
         sent = self.system.sent("alpha", since.truth_bytes)
         Audit(records, self.instruments, sent, standing=since.books).check()
+        for instrument in self.instruments:
+            self.system.check_snapshots(records, instrument)
         return records
+
+    def quarantined(self, lines: int) -> list[dict[str, Any]]:
+        """What was put into the quarantine file after so many lines."""
+        path = self.system.directory / "state" / self.system.name / "quarantine-alpha.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()[lines:]] if path.exists() else []
 
     def replace_worker(self) -> None:
         """Have a worker without a past."""
@@ -219,8 +227,9 @@ def test_books_equal_the_true_ones_after(bench: Bench, case: Case) -> None:
         assert cleared == {instrument.id}
     elif case.told:
         assert cleared == {row.id for row in bench.instruments}
-    if (State.REJECTED, Reason.BAD_MESSAGE) in case.told or case.kind is FaultKind.HUGE_VALUE:
-        assert system.counter("worker-alpha", Counter.REJECTS) == rejects + case.parameters.get("count", 1)
+    refused = [reason.name for state, reason in case.told if state is State.REJECTED]
+    assert system.counter("worker-alpha", Counter.REJECTS) == rejects + len(refused)
+    assert [line["reason"] for line in bench.quarantined(rejects)] == refused
 
 
 def _is_told(case: Case, records: Records, instrument: Instrument) -> bool:
