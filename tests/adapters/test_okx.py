@@ -14,6 +14,7 @@ import pytest
 
 from mdring.adapters.okx import OkxAdapter, OkxOptions
 from mdring.capture import decode_capture
+from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import (
     Acknowledged,
     Reconnect,
@@ -44,6 +45,7 @@ from mdring.record import (
 )
 from tests.adapters.cases import ALL, OKX, OKX_INSTRUMENTS
 from tests.adapters.conformance import NOW, Bench, VenueCase, check_records, live
+from tests.adapters.loopback import Loopback
 
 SWAP: Final = "UNI-USD-SWAP"
 SECOND: Final = 1_000_000_000
@@ -405,6 +407,19 @@ def test_update_with_neither_id_nor_checksum_cannot_be_trusted() -> None:
     bench.frame(snapshot(None, [level("1.1", "2")], checksum=None))
     bench.frame(book(None, None, [level("1.1", "3")], checksum=None))
     assert len(bench.errors) == 1 and bench.adapter.counts.books_valid == 0
+
+
+@pytest.mark.parametrize("kind", [FaultKind.CHECKSUM, FaultKind.ALTERED])
+def test_where_the_venue_still_sends_checksums_a_wrong_one_costs_a_resync_and_no_more(kind: FaultKind) -> None:
+    loop = Loopback("okx", emulator_options={"checksums": True})
+    loop.run(2.0)
+    loop.arm(kind, match=loop.emulator.streams[DataType.BOOK])
+    loop.run(4.0)
+    loop.settle(10.0)
+    loop.assert_books_true()
+    assert loop.injector.fired[kind] == 1 and loop.adapter.counts.checksums > 100
+    reasons = [reason for name in loop.names(DataType.BOOK) for _, reason in loop.statuses(name)]
+    assert [reason for reason in reasons if reason is not Reason.NONE] == [Reason.CHECKSUM]
 
 
 # ---- contracts --------------------------------------------------------------------------------------------
