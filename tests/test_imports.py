@@ -23,8 +23,8 @@ PORT = (
     "feed.local_book", "feed.id_sequence", "feed.trade_id", "record", "symbol",
 )  # fmt: skip
 CONSUMING = (
-    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated", "book",
-    "journal",
+    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated",
+    "last_value", "book", "journal",
 )  # fmt: skip
 
 MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
