@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from mdring.config import BooksConfig, Config, RunConfig, TapeConfig, VenueConfig
+from mdring.config import BooksConfig, Config, RunConfig, SubscriptionConfig, TapeConfig, VenueConfig
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import Reader, Writer
@@ -17,17 +18,31 @@ from mdring.run import RunFolder, RunInfo
 from mdring.supervisor_folder import RunSegments, claim_run, write_config, write_info
 
 _FIELDS = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
+_NO_BOOKS: Final = BooksConfig(enabled=False)
 
 
 @contextmanager
-def run_folder(venues: Sequence[str], *, tape_slots: int = 65_536, ring_slots: int = 65_536) -> Iterator[RunFolder]:
-    """The folder of a run with these venues, as long as the block."""
+def run_folder(
+    venues: Sequence[str],
+    *,
+    tape_slots: int = 65_536,
+    ring_slots: int = 65_536,
+    books: BooksConfig = _NO_BOOKS,
+    instruments: int = 0,
+) -> Iterator[RunFolder]:
+    """The folder of a run with these venues, and so many instruments each, as long as the block."""
     with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as directory:
+        subscriptions = tuple(
+            SubscriptionConfig(instrument=f"I{number}", data_types=("book",)) for number in range(instruments)
+        )
         config = Config(
             run=RunConfig(name="bench", directory=directory, state_directory=f"{directory}-state"),
             tape=TapeConfig(slots=tape_slots),
-            books=BooksConfig(enabled=False),
-            venues=tuple(VenueConfig(id=venue, adapter="binance", ring_slots=ring_slots) for venue in venues),
+            books=books,
+            venues=tuple(
+                VenueConfig(id=venue, adapter="binance", ring_slots=ring_slots, subscriptions=subscriptions)
+                for venue in venues
+            ),
         )
         claim = claim_run(Path(directory) / "bench")
         run_id = time.time_ns()
