@@ -50,10 +50,7 @@ _CONNECTION: Final = {
     "reconnect_delay_ms": 10,
     "max_reconnect_delay_ms": 100,
     "healthy_after_ms": 300,
-    "subscribe_timeout_ms": 3_000,
-    "first_data_timeout_ms": 3_000,
-    "rest_timeout_ms": 1_500,
-    "stale_after_ms": 2_000,
+    "stale_after_ms": 10_000,  # a paused market is as silent as a stalled one
 }
 _SUPERVISOR: Final = {
     "restart_delay_ms": 1,

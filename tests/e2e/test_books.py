@@ -31,6 +31,7 @@ from tests.e2e.system import VENUE, System
 
 SYMBOLS: Final = ("BTC-USDT", "ETH-USDT", "SOL-USDT", "XRP-USDT", "BNB-USDT", "DOGE-USDT", "ADA-USDT", "LTC-USDT")
 CHANNELS: Final = {DataType.TRADE: "@trade", DataType.BBO: "@bookTicker", DataType.BOOK: "@depth"}
+IMPATIENT: Final = {"stale_after_ms": 3_000, "rest_timeout_ms": 1_500}
 AFTERMATH: Final = 300  # records that must come after a fault before the books are looked at
 
 Telling = tuple[State, Reason]
@@ -192,7 +193,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(module_directory: Path) -> Iterator[Bench]:
     """The system of this module."""
-    with System(module_directory, instruments=SYMBOLS, rate=800) as system:
+    with System(module_directory, instruments=SYMBOLS, rate=800, connection=IMPATIENT) as system:
         system.start().wait_until_up()
         with system.recorder() as tape:
             yield Bench(system, tape)

@@ -43,7 +43,10 @@ def test_whatever_comes_nothing_is_lost_untold_and_the_books_are_true_in_the_end
     directory: Path, seconds: int, seed: int
 ) -> None:
     choice = random.Random(seed)
-    with System(directory, instruments=["BTC-USDT", "ETH-USDT"], rate=1_000, seed=seed, tape_slots=1 << 20) as system:
+    symbols, impatient = ["BTC-USDT", "ETH-USDT"], {"stale_after_ms": 2_000}
+    with System(
+        directory, instruments=symbols, rate=1_000, seed=seed, tape_slots=1 << 20, connection=impatient
+    ) as system:
         emulator = system.emulators["alpha"]
         system.start().wait_until_up()
         with system.recorder() as tape, system.ring_recorder("alpha") as ring:
