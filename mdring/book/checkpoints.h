@@ -26,8 +26,11 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#ifndef MDRING_PAGE_WORDS
+#define MDRING_PAGE_WORDS 512
+#endif
+
 enum {
-    MDRING_PAGE_WORDS = 512,
     MDRING_PAYLOAD_WORDS = MDRING_PAGE_WORDS - 1,
     MDRING_CHECKPOINT_TRIES = 1 << 20,
 };
