@@ -55,6 +55,29 @@ _NO_BBO: Final = [*[0] * (len(_BBO_FIELDS) - 4), UNDEFINED_PRICE, 0, UNDEFINED_P
 _DOWN_STATES: Final = (State.RECONNECTING, State.DISCONNECTED, State.CIRCUIT_OPEN)
 
 
+class _Head(Struct, gc=False):
+    """What a row says first, as in ``book/table.py``; but ``seq`` is raised to the position of the whole table."""
+
+    seq: int = 0
+    book_seq: int = 0
+    book_valid: bool = False
+    book_reason: int = 0
+    book_crossed: bool = False
+    connection_state: int = 0
+    connection_reason: int = 0
+    trading_state: int = 0
+    doubt_seq: int = 0
+    doubt_reason: int = 0
+    bid_depth: int = 0
+    ask_depth: int = 0
+    bid_count: int = 0
+    ask_count: int = 0
+
+
+_NO_ROW: Final = _Head()
+_HEAD_FIELDS: Final = list(_Head.__struct_fields__)
+
+
 class AmbiguousInstrument(RunError):
     """Several instruments of the run have such a name; the message lists them as ``venue:instrument``."""
 
@@ -188,6 +211,8 @@ class Run:
         except SegmentNotFound as error:
             raise RunError(f"run {folder.name!r} keeps no books: [books] enabled is false in its config") from error
         self._row = self._table.empty_row()
+        self._head = self._row[_HEAD_FIELDS]
+        self._bids, self._asks = self._row["bids"][0], self._row["asks"][0]
         self._bbo = self._row["bbo"][_BBO_FIELDS]
         self._trade = self._row["trade"][_TRADE_FIELDS]
         self._named: dict[str, list[Instrument]] = {}
@@ -197,72 +222,72 @@ class Run:
 
     def bbo(self, name: str) -> LastBbo:
         """The best bid and ask that the venue said last. Raises UnknownInstrument, AmbiguousInstrument."""
-        instrument, true_at = self._read(name)
-        values: list[Any] = _NO_BBO
-        if true_at and self._bbo["seq"][0]:
-            values = self._bbo.tolist()[0]
-        liveness, reason = self._liveness(values[0])
+        instrument, head = self._read(name)
+        values: list[Any] = self._bbo.tolist()[0] if head.seq else _NO_BBO
+        if values[0] == 0:
+            values = _NO_BBO
+        liveness, reason = self._liveness(head, values[0])
         bid_price, _, ask_price, _ = values[-4:]
         if liveness is Liveness.LIVE and UNDEFINED_PRICE != ask_price <= bid_price:
             liveness, reason = Liveness.INVALID, Reason.CROSSED
-        return LastBbo(*[*values, instrument, true_at, liveness, reason])
+        return LastBbo(*[*values, instrument, head.seq, liveness, reason])
 
     def last_trade(self, name: str) -> LastTrade | None:
         """The last trade, None if there was none. Raises UnknownInstrument, AmbiguousInstrument."""
-        instrument, true_at = self._read(name)
-        if not true_at or self._trade["seq"][0] == 0:
+        instrument, head = self._read(name)
+        if head.seq == 0:
             return None
         values: list[Any] = self._trade.tolist()[0]
-        return LastTrade(*[*values, instrument, true_at, *self._liveness(values[0])])
+        return LastTrade(*[*values, instrument, head.seq, *self._liveness(head, values[0])]) if values[0] else None
 
     def book(self, name: str, levels: int | None = None) -> LastBook:
         """The best ``levels`` of each side; None: all that the book table has, which are ``self.levels``.
 
         Raises ValueError if more are asked for; UnknownInstrument, AmbiguousInstrument.
         """
-        if levels is not None and not 0 <= levels <= self.levels:
+        most = self.levels if levels is None else levels
+        if not 0 <= most <= self.levels:
             raise ValueError(
-                f"the book table has {self.levels} levels a side, not {levels}: configure [books] levels, or join "
+                f"the book table has {self.levels} levels a side, not {most}: configure [books] levels, or join "
                 "late for complete books: mdring.attach(..., books=[...])"
             )
-        instrument, true_at = self._read(name)
-        if not true_at:
-            self._row[:] = np.zeros(1, dtype=self._row.dtype)
-        row = self._row[0]
-        liveness, reason = self._book_liveness()
-        most = self.levels if levels is None else levels
+        instrument, head = self._read(name)
+        bids, asks = self._bids[: min(head.bid_count, most)].copy(), self._asks[: min(head.ask_count, most)].copy()
         return LastBook(
-            instrument, int(row["book_seq"]), true_at, liveness, reason,
-            row["bids"][: min(int(row["bid_count"]), most)].copy(),
-            row["asks"][: min(int(row["ask_count"]), most)].copy(),
-            int(row["bid_depth"]), int(row["ask_depth"]), bool(row["book_crossed"]),
+            instrument, head.book_seq, head.seq, *self._book_liveness(head), bids, asks, head.bid_depth, head.ask_depth,
+            head.book_crossed,
         )  # fmt: skip
 
     def status(self, name: str) -> LastStatus:
         """The state of the instrument, its connection and its venue. Raises UnknownInstrument, AmbiguousInstrument."""
-        instrument, true_at = self._read(name)
-        if not true_at:
-            self._row[:] = np.zeros(1, dtype=self._row.dtype)
-        row = self._row[0]
-        of_instrument, of_venue = (
-            next(statuses_of(self._row[name], self.instruments)) if row[name]["seq"] else None
-            for name in ("status", "venue_status")
-        )
-        liveness, reason = self._state_liveness() or (Liveness.LIVE, Reason.NONE)
-        if not true_at:
-            liveness = Liveness.AWAITING
+        instrument, head = self._read(name)
+        liveness, reason = self._state_liveness(head) or (Liveness.LIVE, Reason.NONE)
         return LastStatus(
-            instrument, true_at, liveness, reason, _state(row["connection_state"]), _state(row["trading_state"]),
-            bool(row["book_valid"]), _reason(row["book_reason"]), of_instrument, of_venue,
-        )  # fmt: skip
+            instrument,
+            head.seq,
+            liveness if head.seq else Liveness.AWAITING,
+            reason,
+            State(head.connection_state),
+            State(head.trading_state),
+            head.book_valid,
+            Reason(head.book_reason),
+            self._status("status") if head.seq else None,
+            self._status("venue_status") if head.seq else None,
+        )
 
-    def _read(self, name: str) -> tuple[Instrument, int]:
-        """Copy an instrument's row; returns the instrument and up to which seq the row is the newest (0: no row)."""
+    def _status(self, which: str) -> Status | None:
+        record = self._row[which]
+        return next(statuses_of(record, self.instruments)) if record["seq"][0] else None
+
+    def _read(self, name: str) -> tuple[Instrument, _Head]:
+        """Copy an instrument's row; its head then says up to which seq the row is the newest."""
         instrument = self.instrument(name)
         position = self._table.position  # before the row: then nothing up to it is newer than the row
         if not self._table.rows.read(instrument.id, self._row):
-            return instrument, 0
-        return instrument, max(position, int(self._row["seq"][0]))
+            return instrument, _NO_ROW
+        head = _Head(*self._head.tolist()[0])
+        head.seq = max(position, head.seq)
+        return instrument, head
 
     # ---- whether it counts --------------------------------------------------------------------------------
 
@@ -275,37 +300,34 @@ class Run:
             return False
         return self.lag == 0 or time.monotonic_ns() - self._table.current_ns < _CURRENT_NS
 
-    def _state_liveness(self) -> tuple[Liveness, Reason] | None:
-        """Why nothing of the instrument whose row was read can be live; None if it can."""
-        row = self._row[0]
+    def _state_liveness(self, head: _Head) -> tuple[Liveness, Reason] | None:
+        """Why nothing of an instrument can be live; None if it can."""
         if not self.is_current():
             return Liveness.STALE, Reason.NONE
-        if row["connection_state"] in _DOWN_STATES:
-            return Liveness.DOWN, _reason(row["connection_reason"])
-        if row["trading_state"] == State.HALTED:
+        if head.connection_state in _DOWN_STATES:
+            return Liveness.DOWN, Reason(head.connection_reason)
+        if head.trading_state == State.HALTED:
             return Liveness.HALTED, Reason.NONE
         return None
 
-    def _liveness(self, seq: int) -> tuple[Liveness, Reason]:
+    def _liveness(self, head: _Head, seq: int) -> tuple[Liveness, Reason]:
         """Of a BBO or trade, by its seq (0: there is none)."""
         if seq == 0:
             return Liveness.AWAITING, Reason.NONE
-        row = self._row[0]
-        if cause := self._state_liveness():
+        if cause := self._state_liveness(head):
             return cause
-        if seq < row["doubt_seq"]:
-            return Liveness.INVALID, _reason(row["doubt_reason"])
+        if seq < head.doubt_seq:
+            return Liveness.INVALID, Reason(head.doubt_reason)
         return Liveness.LIVE, Reason.NONE
 
-    def _book_liveness(self) -> tuple[Liveness, Reason]:
-        row = self._row[0]
-        if not row["book_valid"] and row["book_seq"] == 0 and row["book_reason"] == Reason.NONE:
+    def _book_liveness(self, head: _Head) -> tuple[Liveness, Reason]:
+        if not head.book_valid and head.book_seq == 0 and head.book_reason == Reason.NONE:
             return Liveness.AWAITING, Reason.NONE
-        if cause := self._state_liveness():
+        if cause := self._state_liveness(head):
             return cause
-        if not row["book_valid"]:
-            return Liveness.INVALID, _reason(row["book_reason"])
-        return (Liveness.INVALID, Reason.CROSSED) if row["book_crossed"] else (Liveness.LIVE, Reason.NONE)
+        if not head.book_valid:
+            return Liveness.INVALID, Reason(head.book_reason)
+        return (Liveness.INVALID, Reason.CROSSED) if head.book_crossed else (Liveness.LIVE, Reason.NONE)
 
     # ---- all instruments ----------------------------------------------------------------------------------
 
@@ -317,13 +339,14 @@ class Run:
         """
         position = self._table.position
         heads = self._table.read_heads()
-        bbos, instruments = heads["bbo"], self.instruments.columns[heads["instrument_id"]]
+        bbos, ids, instruments = heads["bbo"], heads["instrument_id"], self.instruments.columns
         made = np.zeros(len(heads), dtype=LAST_BBO)
         for name in ("instrument_id", "venue_id", "connection_state"):
             made[name] = heads[name]
         for name in ("seq", "ts_event", "ts_recv", "ts_seq", "bid_price", "bid_size", "ask_price", "ask_size"):
             made[name] = bbos[name]
-        made["price_exponent"], made["size_exponent"] = instruments["price_exponent"], instruments["size_exponent"]
+        for name in ("price_exponent", "size_exponent"):
+            made[name] = instruments[name][ids]
         made["true_at"] = np.maximum(position, heads["seq"])
         is_none = made["seq"] == 0
         made["bid_price"][is_none] = made["ask_price"][is_none] = UNDEFINED_PRICE
@@ -402,11 +425,3 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _state(code: Any) -> State:
-    return State(int(code))
-
-
-def _reason(code: Any) -> Reason:
-    return Reason(int(code))

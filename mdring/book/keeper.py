@@ -39,6 +39,7 @@ PROCESS: Final = "books"
 
 _SLICE_NS: Final = 50_000_000  # between two looks at signals, and two heartbeats
 _SPAN_SHARE: Final = 8  # the checkpoints lag behind at most by the tape's slots divided by this
+_BATCH_RECORDS: Final = 4096  # taken at once by a keeper that is behind: each row is then written once for many
 _DRAIN_NS: Final = 1_000_000
 
 
@@ -65,6 +66,7 @@ class BookKeeper:
             position_word=POSITION_WORD,
             current_word=CURRENT_WORD,
             span=self._tape.slot_count // _SPAN_SHARE,
+            room=_BATCH_RECORDS,
         )
         self._counted = {Counter.RECORDS: 0, Counter.LOST: 0, Counter.CHECKPOINTS: 0}
         self._told_rowless = False
