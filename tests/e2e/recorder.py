@@ -37,6 +37,7 @@ class BookView(Struct, frozen=True):
     venue_seq: int  # of the last record that touched it
     bids: npt.NDArray[np.void]  # PRICE_LEVEL, best first
     asks: npt.NDArray[np.void]
+    crossed: int  # event groups so far that left it crossed
 
 
 class Recorder(threading.Thread):
@@ -100,9 +101,7 @@ class Recorder(threading.Thread):
             of_books = batch[np.isin(batch["kind"], [Kind.LEVEL, Kind.CLEAR])]
             self._book_seqs.update(zip(of_books["instrument_id"].tolist(), of_books["venue_seq"].tolist(), strict=True))
             for number in self._books:
-                book = self._books[number]
-                assert not book.ignored, f"levels came for the invalid book of instrument {number}"
-                assert not book.crossed, f"the book of instrument {number} was crossed"
+                assert not self._books[number].ignored, f"levels came for the invalid book of instrument {number}"
 
     @property
     def last_seq(self) -> int:
@@ -128,7 +127,7 @@ class Recorder(threading.Thread):
         with self._lock:
             book = self._books[instrument.id]
             seq = self._book_seqs.get(instrument.id, 0)
-            return BookView(book.valid, book.invalid_reason, seq, book.bids(), book.asks())
+            return BookView(book.valid, book.invalid_reason, seq, book.bids(), book.asks(), book.crossed)
 
 
 class RingRecorder(threading.Thread):

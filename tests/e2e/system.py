@@ -31,6 +31,7 @@ import trustme
 
 from mdring.counters import Counter, Counters
 from mdring.emulator.client import EmulatorProcess, TrueBook
+from mdring.emulator.faults import FaultKind
 from mdring.instrument import Instrument
 from mdring.record import Flags, Kind, Side
 from mdring.run import RunFolder
@@ -41,6 +42,7 @@ from tests.e2e.wire import Sent, read_truth_log
 from tests.supervised import is_alive, wait_until
 
 VENUE: Final = "binance"  # what the emulator calls the one venue that it knows
+UNDETECTABLE: Final = frozenset({FaultKind.ALTERED})  # it sends no checksum: what it says is passed on as said
 SNAPSHOT_LIMIT: Final = 100
 DEPTH: Final = 30  # levels a side, give or take a tenth: a snapshot shows all of them
 WATCHDOG_S: Final = 60.0
@@ -279,6 +281,7 @@ class System:
             Audit(records, instruments, sent, complete=complete, lossy_ring=lossy_ring).check()
             for instrument in instruments:
                 self.check_snapshots(records, instrument)
+                assert not tape.book(instrument).crossed, f"the book of {instrument.name} was crossed"
         return records
 
     def check_snapshots(self, records: Records, instrument: Instrument) -> None:

@@ -32,7 +32,8 @@ class Row(Struct, frozen=True):
 class Sent(Struct, frozen=True):
     """One message of market data that befell a connection.
 
-    ``intact``: it went out as it was meant. ``readable``: its text did, if not in the way that the venue documents.
+    ``intact``: it went out as it was meant. ``readable``: what went out is a message of the venue's to whoever gets it,
+    this one, if in a frame of another type or with another content than was meant.
     """
 
     connection: int
@@ -71,7 +72,7 @@ def read_truth_log(path: Path, offset: int = 0) -> list[Sent]:
 def _sent(line: _Line) -> Sent:
     text = line.text.encode() if line.text else bytes(line.message)
     intact = line.ev == "sent" and not line.fault
-    readable = line.ev == "sent" and line.fault in ("", FaultKind.BINARY)
+    readable = line.ev == "sent" and line.fault in ("", FaultKind.BINARY, FaultKind.ALTERED)
     try:
         message = msgspec.json.decode(text)
         data: dict[str, Any] = message.get("data", message)
