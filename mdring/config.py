@@ -126,7 +126,7 @@ class BooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     checkpoint_bytes: Annotated[int, Meta(ge=0, le=2**36)] = 0  # 0: see Config.checkpoint_bytes
     idle: Idle = "block"
     spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # spun before an idle ``block`` sleeps
-    pause_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 250
+    pause_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     cpu: Cpu | None = None  # absent: any
 
 

@@ -147,6 +147,19 @@ class TestAValidFile:
         assert [each.id for each in config.venues] == ["paper", "second"]
         assert [each.id for each in config.enabled_venues] == ["paper"]
 
+    def test_room_for_checkpoints_follows_the_subscriptions_unless_it_is_given(self, write: Write) -> None:
+        assert load(write(venue())).checkpoint_bytes == 8 * 2**20
+        one = load(write(venue())).venues[0].subscriptions[0]
+        many = tuple(msgspec.structs.replace(one, instrument=f"I{number}") for number in range(1000))
+        wide = configuration.Config(
+            venues=(
+                configuration.VenueConfig(id="a", adapter="paper", subscriptions=many),
+                configuration.VenueConfig(id="b", adapter="paper", subscriptions=many, enabled=False),
+            )
+        )
+        assert wide.checkpoint_bytes == 1000 * 128 * 2**10
+        assert load(write("books.checkpoint_bytes = 1048576\n" + venue())).checkpoint_bytes == 2**20
+
 
 class TestTheShippedFile:
     def test_is_valid(self) -> None:
@@ -237,6 +250,26 @@ class TestWrongValues:
         assert list(report) == [f"venues[0].{key}"]
         assert found in report[f"venues[0].{key}"]
         assert valid in report[f"venues[0].{key}"]
+
+    @pytest.mark.parametrize(
+        ("line", "key", "valid"),
+        [
+            ("levels = 0", "levels", "at least 1"),
+            ("levels = 1001", "levels", "at most 1000"),
+            (
+                "checkpoint_bytes = 4096",
+                "checkpoint_bytes",
+                "at least 1048576, or 0: as much as the subscriptions need",
+            ),
+            ('idle = "sleep"', "idle", 'one of "backoff", "block", "spin", "yield"'),
+            ("cpu = 1000000", "cpu", str(min(os.sched_getaffinity(0)))),
+            ("level = 5", "level", "levels"),
+        ],
+    )
+    def test_of_the_book_keeper(self, write: Write, line: str, key: str, valid: str) -> None:
+        report = problems(write(f"[books]\n{line}\n{venue()}"))
+        assert list(report) == [f"books.{key}"]
+        assert valid in report[f"books.{key}"]
 
     @pytest.mark.parametrize("name", ["", "Upper", "a/b", "..", "a b", "x" * 25, "line\\n"])
     def test_a_name_that_cannot_be_a_files_name(self, write: Write, name: str) -> None:

@@ -30,7 +30,7 @@ class Keeper:
     def do_work(self) -> int:
         """One duty cycle: take one batch, write what has changed; returns the number of records. Raises MemoryError."""
     def run(self, idle: int, spin_ns: int, pause_ns: int, slice_ns: int) -> int:
-        """Duty cycles for ``slice_ns``; returns the number of records. Raises MemoryError.
+        """Duty cycles for ``slice_ns``, or until a signal comes; returns the number of records. Raises MemoryError.
 
         When the end of the tape is reached it sleeps ``pause_ns`` if there were records, so that those which follow
         closely are taken together, and else waits by the idle strategy.

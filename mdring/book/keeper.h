@@ -314,8 +314,9 @@ static inline uint64_t mdring_keeper_work(mdring_keeper *keeper) {
     return is_lapped ? taken : count;
 }
 
-/* Duty cycles for `slice_ns`; returns the records taken. After the end of the tape is reached it sleeps `pause_ns`
- * if there were any, so that records that follow closely are taken together, and else waits by the idle strategy. */
+/* Duty cycles for `slice_ns`, or until a signal comes; returns the records taken. After the end of the tape is reached
+ * it sleeps `pause_ns` if there were any, so that records that follow closely are taken together, and else waits by the
+ * idle strategy. */
 static inline uint64_t mdring_keeper_run(mdring_keeper *keeper, mdring_idle idle, uint64_t spin_ns, uint64_t pause_ns,
                                          uint64_t slice_ns) {
     uint64_t start = mdring_clock_ns(CLOCK_MONOTONIC), total = 0;
@@ -332,9 +333,9 @@ static inline uint64_t mdring_keeper_run(mdring_keeper *keeper, mdring_idle idle
         uint64_t left = slice_ns - (now - start);
         if (taken > 0 && pause_ns > 0) {
             struct timespec pause = mdring_timespec(pause_ns < left ? pause_ns : left);
-            nanosleep(&pause, NULL);
-        } else {
-            mdring_wait(&keeper->tape, keeper->reader.next, idle, spin_ns, left);
+            if (nanosleep(&pause, NULL) != 0) return total;
+        } else if (!mdring_wait(&keeper->tape, keeper->reader.next, idle, spin_ns, left)) {
+            return total;
         }
     }
 }

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 PROCESS: Final = "books"
 """The keeper's name among the processes of a run."""
 
-_SLICE_NS: Final = 50_000_000  # between two looks at signals, and two heartbeats
+_SLICE_NS: Final = 100_000_000  # between two heartbeats; signals interrupt it
 _SPAN_SHARE: Final = 8  # the checkpoints lag behind at most by the tape's slots divided by this
 _BATCH_RECORDS: Final = 4096  # taken at once by a keeper that is behind: each row is then written once for many
 _DRAIN_NS: Final = 1_000_000

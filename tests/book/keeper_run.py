@@ -45,6 +45,11 @@ class BookRun:
             self._writer = open_writer(self.run.tape)
         self._writer.publish(records)
 
+    def wake(self) -> None:
+        """Wake a keeper that sleeps."""
+        assert self._writer is not None
+        self._writer.wake()
+
     @property
     def counters(self) -> Counters:
         """The keeper's counters."""
@@ -97,8 +102,9 @@ class KeeperProcess:
 
     def kill(self) -> int:
         """End it with SIGKILL; its return code, which is another if it had ended by itself."""
-        self.process.kill()
-        self.process.communicate()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
         return self.process.returncode
 
 

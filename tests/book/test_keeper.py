@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import time
 from collections.abc import Iterator
 from random import Random
@@ -13,7 +15,7 @@ from mdring.book.keeper import BookKeeper
 from mdring.counters import Counter
 from mdring.record import BBO, CLEAR, TRADE, Flags, Kind, Reason, State
 from mdring.ring.segment import AlreadyWritten
-from tests.book.keeper_run import LEVELS, BookRun, book_run, follow
+from tests.book.keeper_run import LEVELS, WATCHDOG_S, BookRun, KeeperProcess, book_run, follow, keeper_process
 from tests.book.load import under_load
 from tests.book.market import Market, Records, Truth, told_by
 from tests.book.records import Record, batch, bid, snapshot, status
@@ -357,3 +359,60 @@ def test_keeper_killed_at_any_moment__rows_true_at_their_seq__never_torn_nor_old
         truth.apply(market.records(applied + 1, seq))
         applied = seq
         assert told == truth.row(instrument_id, LEVELS), f"instrument {instrument_id} at seq {seq}"
+
+
+# ---- the process ------------------------------------------------------------------------------------------
+
+
+def wait_for(run: BookRun, seq: int) -> None:
+    """Return when the table contains this record."""
+    deadline = time.monotonic() + WATCHDOG_S
+    while run.table.position < seq:
+        assert time.monotonic() < deadline, f"the keeper stays at seq {run.table.position}"
+        time.sleep(0.002)
+
+
+def test_the_process_follows_the_tape_and_stops_in_order_at_its_end() -> None:
+    market = Market(14)
+    with book_run() as run, keeper_process(run.folder) as keeper:
+        batches = list(steps(market, Random(14), 1.5, most=1500))
+        for first, last in batches[:-1]:
+            run.publish(market.records(first, last))
+            run.wake()
+            wait_for(run, last)
+        keeper.process.send_signal(signal.SIGSTOP)
+        first, last = batches[-1]
+        run.publish(market.records(first, last))
+        keeper.process.send_signal(signal.SIGTERM)
+        keeper.process.send_signal(signal.SIGCONT)
+        log = keeper.process.communicate(timeout=WATCHDOG_S)[1]
+        assert keeper.process.returncode == 0, log
+        check(run, market, last)
+        stopped = json.loads(log.splitlines()[-1])
+        assert (stopped["process"], stopped["message"]) == ("books", f"stopped at seq {last}")
+
+
+def test_a_process_that_is_killed_is_succeeded_by_the_next_one() -> None:
+    market = Market(15, length=3000)
+    with book_run() as run:
+        first = 1
+        for _ in range(3):
+            with keeper_process(run.folder) as keeper:
+                last = first + len(market) - 1
+                middle = first - 1 + next(end for end in market.ends if end > 1500)
+                run.publish(market.records(first, middle))
+                run.publish(market.records(middle + 1, last))
+                run.wake()
+                wait_for(run, last)
+                check(run, market, last)
+                first = last + 1
+                assert keeper.kill() == -signal.SIGKILL
+        assert run.counters.load(Counter.STARTS) == 3
+
+
+def test_a_second_process_does_not_start() -> None:
+    with book_run() as run, keeper_process(run.folder):
+        second = KeeperProcess(run.folder)
+        log = second.process.communicate(timeout=WATCHDOG_S)[1]
+        assert second.process.returncode != 0
+        assert "AlreadyWritten" in log
