@@ -84,8 +84,17 @@ def main(websocket_url: str, rest_url: str, path: Path, names: list[str]) -> Non
     class EmulatedBinance(_exchanges.Binance):  # type: ignore[misc]
         """The feed, pointed at the emulated venue."""
 
-        websocket_endpoints: ClassVar[list[Any]] = [_connection.WebsocketEndpoint(websocket_url)]
+        websocket_endpoints: ClassVar[list[Any]] = [
+            _connection.WebsocketEndpoint(f"wss{websocket_url.removeprefix('ws')}")
+        ]
         rest_endpoints: ClassVar[list[Any]] = [_connection.RestEndpoint(rest_url, routes=routes)]
+
+        def connect(self) -> Any:
+            """Without TLS, as the emulated venue speaks; cryptofeed would refuse the address."""
+            made = super().connect()
+            for connection, *_ in made:
+                connection.address = connection.address.replace("wss://", "ws://", 1)
+            return made
 
     standard = {name: symbol for symbol, name in EmulatedBinance.symbol_mapping().items()}
     symbols = [standard[name] for name in names]
