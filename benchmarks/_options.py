@@ -20,6 +20,9 @@ BENCHMARKS: Final = {
 WITH_PEERS: Final = ("ring", "fanout", "decode", "book", "poll", "e2e")
 """Those that other libraries take part in."""
 
+IDLE: Final = ["block", "spin", "yield", "backoff"]
+"""The first one is measured at all rates, the others at the highest; ``block`` is the default of mdring."""
+
 RATES: Final = [1_000, 5_000, 20_000]
 
 
@@ -32,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warm-up", type=float, default=1.0, metavar="S", help="seconds of load that do not count")
     parser.add_argument("--cores", type=_numbers, help="cores to pin to, as 0,1; by default the first ones")
     parser.add_argument("--rate", type=_numbers, default=RATES, help="rates of e2e in frames/s, as 1000,20000")
+    parser.add_argument(
+        "--idle", type=lambda text: text.split(","), default=IDLE, help="idle strategies of e2e, as block,spin"
+    )
     parser.add_argument(
         "--peers", action="store_true", help="first install the other libraries into .venv/peers, to be measured, too"
     )

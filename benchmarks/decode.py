@@ -192,7 +192,7 @@ def ours(
         deltas = int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum())
         total = len(records)
         del decoder
-    whole, plain = np.median(times[:, 0]), np.median(times[:, 0] - times[:, 1])
+    whole, plain = float(np.median(times[:, 0])), float(np.median(times[:, 0] - times[:, 1]))
     return [
         Result(name=f"{title}: frames", value=len(frames) / plain * 1e6, unit="k frames/s", more_is_better=True,
                limit=msgspec_alone(frames, passes), limit_name="msgspec alone", contest=f"{title} frames"),
@@ -241,7 +241,7 @@ def against_cryptofeed(title: str, path: Path, results: Sequence[Result], tops: 
     if theirs != tops:
         raise environment.PeerFailed(f"cryptofeed_decode: its books differ: {theirs}, ours {tops}")
     times = np.array(answer["passes"])
-    plain, whole = np.median(times[:, 0] - times[:, 1]), np.median(times[:, 0])
+    plain, whole = float(np.median(times[:, 0] - times[:, 1])), float(np.median(times[:, 0]))
     name = f"cryptofeed {environment.versions()['cryptofeed']}"
     made = [
         Result(name=f"{title}: {what}, {name}", value=answer["frames"] / elapsed * 1e6, unit="k frames/s",

@@ -36,7 +36,6 @@ from benchmarks._harness import Part, Result, WrongAnswer, cores_for, latency, m
 from benchmarks.decode import Tops
 from benchmarks.peers import environment
 from mdring.book import Book
-from mdring.ring.idle import IDLE_STRATEGIES
 
 TARGET_RATE: Final = 20_000
 TARGET_P50_US, TARGET_P99_US = 60.0, 250.0
@@ -360,13 +359,12 @@ def run(options: argparse.Namespace) -> Sequence[Result]:
     round_trip = float(np.median(limits.tcp_round_trips(max(1000, int(20_000 * options.scale)), cores_for(2))))
     limit = round_trip / 2 / 1000
     highest = max(options.rate)
+    first, *others = options.idle
     parts: list[Part] = [
-        (f"{rate}/s", partial(at_rate, DEFAULT_IDLE, rate, duration_s, warm_up_s, limit)) for rate in options.rate
+        (f"{rate}/s", partial(at_rate, first, rate, duration_s, warm_up_s, limit)) for rate in options.rate
     ]
     parts += [
-        (f"{highest}/s, {idle}", partial(at_rate, idle, highest, duration_s, warm_up_s, limit))
-        for idle in IDLE_STRATEGIES
-        if idle != DEFAULT_IDLE
+        (f"{highest}/s, {idle}", partial(at_rate, idle, highest, duration_s, warm_up_s, limit)) for idle in others
     ]
     if environment.has("cryptofeed"):
         parts += [
