@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         write_json(options.json, described, results)
     if options.plot is not None:
         failed = dict.fromkeys(failures, "failed in this run")
-        command = " ".join(["bin/bench", *sys.argv[1:]])
+        command = " ".join(["bin/bench", *(word for word in sys.argv[1:] if word != "bench")])
         page = _report.write(options.plot, _report.Report(described, absent | failed, results, wrong_answers, command))
         console.print(f"written: {page}")
     return 1 if wrong_answers else 0

@@ -200,6 +200,11 @@ def print_machine(described: dict[str, str]) -> None:
     console.print("  ".join(f"[dim]{key}[/] {value}" for key, value in described.items()))
 
 
+def number(value: float) -> str:
+    """Three digits that count, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def print_results(title: str, results: Sequence[Result]) -> None:
     """A table of figures with the best peer and the limits beside them."""
     columns = ("measured", "value", "p90", "p99", "p99.9", "max", "× best peer", "limit", "of limit", "target")
@@ -220,12 +225,12 @@ def _cells(result: Result, results: Sequence[Result]) -> list[str]:
     peer_figure = best_peer(result, results)
     return [
         f"[dim]{result.name}[/]" if result.is_peer else result.name,
-        f"{result.value:,.3g} {result.unit}",
-        *(f"{tail[key]:,.3g}" if key in tail else "" for key in ("p90", "p99", "p99.9", "max")),
-        "" if peer_figure is None else f"{times_better(result, peer_figure):,.3g} ({peer_figure.series})",
-        "" if result.limit is None else f"{result.limit:,.3g} ({result.limit_name})",
+        f"{number(result.value)} {result.unit}",
+        *(number(tail[key]) if key in tail else "" for key in ("p90", "p99", "p99.9", "max")),
+        "" if peer_figure is None else f"{number(times_better(result, peer_figure))} ({peer_figure.series})",
+        "" if result.limit is None else f"{number(result.limit)} ({result.limit_name})",
         "" if result.of_limit is None else f"{result.of_limit:.0%}",
-        "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {result.target:.3g}",
+        "" if result.target is None else f"{met}{'≥' if result.more_is_better else '≤'} {number(result.target)}",
     ]
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks import _plot
-from benchmarks._harness import Result, best_peer, times_better
+from benchmarks._harness import Result, best_peer, number, times_better
 from benchmarks._options import BENCHMARKS
 
 _STYLE: Final = """
-body { font: 14px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 70rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 14px/1.5 system-ui, sans-serif; color: #1c2733; max-width: 86rem; margin: 2rem auto; padding: 0 1rem }
 h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccd4dc }
+div.wide { overflow-x: auto }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
-th, td { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid #e8ecf0; white-space: nowrap }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #e8ecf0; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } th { font-weight: 600; color: #51606e }
 tr.peer td { color: #7a8794 } .met { color: #0a7d38 } .missed { color: #b3261e; font-weight: 600 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem } dt { color: #51606e } dd { margin: 0 }
@@ -80,24 +81,24 @@ def _table(results: Sequence[Result]) -> str:
         + "</tr>"
         for result, row in zip(results, rows, strict=True)
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<div class='wide'><table><tr>{head}</tr>{body}</table></div>"
 
 
 def _cells(result: Result, results: Sequence[Result]) -> Iterator[str]:
     """HTML of the columns."""
     yield escape(result.name).replace("  ", "&emsp;")
-    yield f"{result.value:,.3g} {escape(result.unit)}"
+    yield f"{number(result.value)} {escape(result.unit)}"
     for key in ("p90", "p99", "p99.9", "max"):
-        yield f"{result.quantiles[key]:,.3g}" if result.quantiles is not None else ""
+        yield number(result.quantiles[key]) if result.quantiles is not None else ""
     peer = best_peer(result, results)
-    yield "" if peer is None else f"{times_better(result, peer):,.3g} ({escape(peer.series)})"
-    yield "" if result.limit is None else f"{result.limit:,.3g} ({escape(result.limit_name)})"
+    yield "" if peer is None else f"{number(times_better(result, peer))} ({escape(peer.series)})"
+    yield "" if result.limit is None else f"{number(result.limit)} ({escape(result.limit_name)})"
     yield "" if result.of_limit is None else f"{result.of_limit:.0%}"
     if result.target is None:
         yield ""
     else:
         kind, sign = ("met", "✓") if result.met else ("missed", "✗")
-        yield f"<span class={kind}>{sign} {'≥' if result.more_is_better else '≤'} {result.target:.3g}</span>"
+        yield f"<span class={kind}>{sign} {'≥' if result.more_is_better else '≤'} {number(result.target)}</span>"
 
 
 def _inline(svg: bytes) -> str:

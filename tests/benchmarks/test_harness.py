@@ -41,6 +41,13 @@ def test_best_peer_is_the_best_of_the_same_contest_only() -> None:
     assert best_peer(figure(1.0), [other]) is None
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.22149, "0.221"), (12.345, "12.3"), (999.4, "999"), (26_712.3, "26,712"), (0.0, "0")]
+)
+def test_numbers_are_shown_with_three_digits_and_no_exponent(value: float, text: str) -> None:
+    assert _harness.number(value) == text
+
+
 def test_latency_has_quantiles_and_a_curve_that_rises() -> None:
     made = latency("x", np.arange(1, 1002, dtype=float))
     assert made.value == 501 and made.quantiles == {"p50": 501, "p90": 901, "p99": 991, "p99.9": 1000, "max": 1001}
