@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
 import numpy as np
@@ -100,16 +100,16 @@ def test_a_restarted_keeper_goes_on_as_if_it_had_never_died(seed: int) -> None:
 
 
 def test_half_an_event_group_is_never_seen() -> None:
-    levels = dict.fromkeys(range(1, 1500), 1)
-    with book_run(tape_slots=8192) as run, run.keeper() as keeper:
+    levels = dict.fromkeys(range(1, 5000), 1)  # more than are taken at once
+    with book_run(tape_slots=1 << 14) as run, run.keeper() as keeper:
         run.publish(batch([*snapshot({0: 1}, {}), quote()]))
         follow(keeper)
         run.publish(batch([*snapshot({}, levels), quote()]))
         while keeper.do_work():
             row = run.table.read(1)
             assert row is not None
-            assert (run.table.position, int(row["bid_depth"]), int(row["ask_depth"])) in {(3, 1, 0), (1504, 0, 1499)}
-        assert run.table.position == 1504
+            assert (run.table.position, int(row["bid_depth"]), int(row["ask_depth"])) in {(3, 1, 0), (5004, 0, 4999)}
+        assert run.table.position == 5004
 
 
 def test_a_keeper_that_starts_late_begins_with_all_that_the_tape_has() -> None:
@@ -364,12 +364,22 @@ def test_keeper_killed_at_any_moment__rows_true_at_their_seq__never_torn_nor_old
 # ---- the process ------------------------------------------------------------------------------------------
 
 
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return when ``condition`` holds; fail if it never does."""
+    deadline = time.monotonic() + WATCHDOG_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.002)
+
+
 def wait_for(run: BookRun, seq: int) -> None:
     """Return when the table contains this record."""
-    deadline = time.monotonic() + WATCHDOG_S
-    while run.table.position < seq:
-        assert time.monotonic() < deadline, f"the keeper stays at seq {run.table.position}"
-        time.sleep(0.002)
+    wait_until(lambda: run.table.position >= seq, f"the table contains seq {seq}")
+
+
+def wait_until_current(run: BookRun, now_ns: int) -> None:
+    """Return when the table says that it had all of the tape after this time."""
+    wait_until(lambda: run.table.current_ns > now_ns, "the table says that it has all")
 
 
 def test_the_process_follows_the_tape_and_stops_in_order_at_its_end() -> None:
@@ -377,9 +387,11 @@ def test_the_process_follows_the_tape_and_stops_in_order_at_its_end() -> None:
     with book_run() as run, keeper_process(run.folder) as keeper:
         batches = list(steps(market, Random(14), 1.5, most=1500))
         for first, last in batches[:-1]:
+            now_ns = time.monotonic_ns()
             run.publish(market.records(first, last))
             run.wake()
             wait_for(run, last)
+            wait_until_current(run, now_ns)
         keeper.process.send_signal(signal.SIGSTOP)
         first, last = batches[-1]
         run.publish(market.records(first, last))
