@@ -14,8 +14,8 @@ from mdring.config import BooksConfig, Config, RunConfig, SubscriptionConfig, Ta
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import Reader, Writer
-from mdring.run import RunFolder, RunInfo
-from mdring.supervisor_folder import RunSegments, claim_run, write_config, write_info
+from mdring.run_folder import RunFolder, RunInfo
+from mdring.supervisor.folder import RunSegments, claim_run, write_config, write_info
 
 _FIELDS = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
 _NO_BOOKS: Final = BooksConfig(enabled=False)

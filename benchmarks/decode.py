@@ -43,7 +43,7 @@ from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.states import ConnectionStates
 from mdring.record import RECORD, DataType, Flags, Reason
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 CAPTURES: Final = Path(os.environ.get("MDRING_CAPTURES", Path(__file__).parents[2] / "shared" / "captures"))
 TARGET_RATIO: Final = 8.0

@@ -18,7 +18,7 @@ import psutil
 from benchmarks._harness import Result, console, measure
 from benchmarks.e2e import DEFAULT_IDLE, load_venue, run_up, wait_for_books
 from mdring.counters import Counter, Counters
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 SECONDS: Final = 10.0
 TARGET_CPU_PERCENT: Final = 2.0

@@ -30,7 +30,7 @@ from mdring.book.late_join import Joined, join
 from mdring.config import BooksConfig
 from mdring.record import RECORD, Flags, Kind, Side
 from mdring.ring.idle import idle_strategy
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 INSTRUMENTS: Final = 1000
 TAPE_SLOTS: Final = 1 << 19

@@ -30,7 +30,7 @@ from benchmarks._run_folder import open_reader, open_writer, run_folder
 from mdring.record import RECORD, Flags, offset_of
 from mdring.ring._ring import Reader, Writer
 from mdring.ring.idle import idle_strategy
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from mdring.sequencer import Sequencer
 
 RING_SLOTS: Final = 65_536

@@ -55,7 +55,7 @@ from mdring.record import (
     trade_id,
 )
 from mdring.ring.segment import LayoutMismatch
-from mdring.run import RunError, RunNotFound
+from mdring.run_folder import RunError, RunNotFound
 from mdring.selection import UnknownInstrument
 from mdring.strategy import Strategy, run
 

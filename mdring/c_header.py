@@ -21,7 +21,7 @@ from mdring import instrument, record
 from mdring.instrument import INSTRUMENT
 from mdring.record import RECORD, VIEW_OF_KIND
 from mdring.ring import segment
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 _PACKAGE: Final = Path(__file__).parent
 

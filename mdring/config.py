@@ -26,7 +26,7 @@ from msgspec import Meta, Struct, field
 from mdring.config_check import MAX_SLOTS, MIN_SLOTS, resolve
 from mdring.config_strict import ConfigError, Problem, StrictReader
 from mdring.record import DataType
-from mdring.run import RUNS_DIRECTORY
+from mdring.run_folder import RUNS_DIRECTORY
 
 __all__ = [
     "BooksConfig",

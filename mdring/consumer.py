@@ -42,7 +42,7 @@ from mdring.ring import segment
 from mdring.ring._ring import Reader
 from mdring.ring.idle import idle_strategy
 from mdring.ring.segment import RunState, SegmentNotFound
-from mdring.run import RUNS_DIRECTORY, RunError, RunFolder, RunInfo, RunNotFound, find_run
+from mdring.run_folder import RUNS_DIRECTORY, RunError, RunFolder, RunInfo, RunNotFound, find_run
 from mdring.selection import BOOK_KINDS, Selection, UnknownInstrument
 
 Batch = npt.NDArray[np.void]

@@ -32,7 +32,7 @@ from mdring.instrument import Instrument, InstrumentTable
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, UNDEFINED_PRICE, Reason, State
 from mdring.ring import segment
 from mdring.ring.segment import RunState, SegmentKind, SegmentNotFound
-from mdring.run import RUNS_DIRECTORY, RunError, RunFolder, RunInfo, RunNotFound, find_run
+from mdring.run_folder import RUNS_DIRECTORY, RunError, RunFolder, RunInfo, RunNotFound, find_run
 from mdring.selection import UnknownInstrument
 
 LAST_BBO: Final = np.dtype(

@@ -14,7 +14,7 @@ from typing import Final
 
 from mdring.counters import Counter, Counters
 from mdring.ring.segment import AlreadyWritten
-from mdring.run import RunError, RunFolder
+from mdring.run_folder import RunError, RunFolder
 
 _INTERVAL_NS: Final = 100_000_000
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mdring.instrument import InstrumentTable
 from mdring.record import Kind, offset_of
 from mdring.ring._ring import Reader
-from mdring.run import RunError
+from mdring.run_folder import RunError
 
 _ALL_KINDS: Final = (1 << 64) - 1
 BOOK_KINDS: Final = frozenset({Kind.LEVEL, Kind.CLEAR, Kind.STATUS})

@@ -28,7 +28,7 @@ from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._merge import Merge
 from mdring.ring.idle import IdleStrategy, idle_strategy
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from mdring.consumer import Batch, Consumer, Patterns, Start, attach
 from mdring.delivery import Delivery
 from mdring.event import Bbo, Event, Status, Trade, bbos_of, statuses_of, trades_of
 from mdring.record import Flags, Kind
-from mdring.run import RUNS_DIRECTORY
+from mdring.run_folder import RUNS_DIRECTORY
 from mdring.selection import BOOK_KINDS
 
 

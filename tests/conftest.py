@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mdring.run import RUNS_DIRECTORY
+from mdring.run_folder import RUNS_DIRECTORY
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mdring-tests-"

@@ -19,7 +19,7 @@ from mdring.instrument import InstrumentTable
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, RECORD, Flags, Kind, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import Reader, Writer
-from mdring.run import RunFolder, RunInfo
+from mdring.run_folder import RunFolder, RunInfo
 
 RING_FIELDS = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
 

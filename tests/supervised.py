@@ -20,7 +20,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mdring import supervisor
 from mdring.config import (
     BooksConfig,
     Config,
@@ -39,8 +38,9 @@ from mdring.feed.publisher import Publisher
 from mdring.instrument import InstrumentTable
 from mdring.process import accept_stop, die_with_parent
 from mdring.record import Aggressor, Side
-from mdring.run import RunFolder
-from mdring.supervisor_child import Commands
+from mdring.run_folder import RunFolder
+from mdring.supervisor import supervisor
+from mdring.supervisor.child import Commands
 from tests.runs import attach_ring
 
 REPOSITORY = Path(__file__).parents[1]

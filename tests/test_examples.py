@@ -20,7 +20,7 @@ import mdring
 from mdring.c_header import c_header
 from mdring.record import BBO, LEVEL, TRADE, Aggressor, Kind, Side
 from mdring.ring.segment import RunState
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from tests.runs import temporary_directory, temporary_run
 from tests.supervised import wait_until
 

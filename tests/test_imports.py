@@ -17,7 +17,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[1]
 
-FOUNDATION = ("record", "instrument", "counters", "ring", "run", "process", "log", "config")
+FOUNDATION = ("record", "instrument", "counters", "ring", "run_folder", "process", "log", "config")
 PORT = (
     "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
     "feed.local_book", "feed.id_sequence", "feed.trade_id", "record", "symbol",
@@ -33,10 +33,10 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "process": (),
     "log": (),
     "ring": ("ring",),
-    "run": ("ring",),
+    "run_folder": ("ring",),
     "instrument": ("record", "ring"),
     "counters": ("record", "ring"),
-    "config": ("config", "config_check", "config_strict", "record", "run", "feed.adapter"),
+    "config": ("config", "config_check", "config_strict", "record", "run_folder", "feed.adapter"),
     "config_check": ("config", "config_strict", "record", "feed.adapter"),
     "config_strict": (),
     "feed": ("feed", *FOUNDATION),
@@ -47,23 +47,22 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "adapters.emulators": ("adapters.emulators", "emulator", "record", "symbol"),
     "emulator": ("emulator", "record", "process", "symbol"),
     "sequencer": FOUNDATION,
-    "book": ("book", "record", "ring", "instrument", "run"),
+    "book": ("book", "record", "ring", "instrument", "run_folder"),
     "book.keeper": (*FOUNDATION, "book"),
-    **dict.fromkeys(CONSUMING[:-2], (*CONSUMING, "record", "instrument", "counters", "ring", "run")),
-    "journal": ("record", "instrument", "ring", "run", "consumer"),
-    "relay": ("record", "instrument", "ring", "run", "counters", "consumer", "config", "log", "process"),
-    "c_header": ("record", "instrument", "ring", "run"),
+    **dict.fromkeys(CONSUMING[:-2], (*CONSUMING, "record", "instrument", "counters", "ring", "run_folder")),
+    "journal": ("record", "instrument", "ring", "run_folder", "consumer"),
+    "relay": ("record", "instrument", "ring", "run_folder", "counters", "consumer", "config", "log", "process"),
+    "c_header": ("record", "instrument", "ring", "run_folder"),
     "capture": (*PORT, "feed", "config"),
-    "supervisor": (*FOUNDATION, "feed", "supervisor_"),
-    "supervisor_": (*FOUNDATION, "feed", "book.table", "supervisor_", "emulator.venue"),
+    "supervisor": (*FOUNDATION, "feed", "book.table", "supervisor", "emulator.venue"),
     "cli": (
-        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "capture", "relay", "supervisor", "supervisor_",
+        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "capture", "relay", "supervisor",
         "config_strict", "c_header",
     ),
     "__main__": ("cli",),
-    "__init__": ("record", "instrument", "ring", "run", *CONSUMING),
+    "__init__": ("record", "instrument", "ring", "run_folder", *CONSUMING),
 }  # fmt: skip
-"""By module or package; the longest prefix counts. ``supervisor_`` are the supervisor's parts, ``__init__`` the API."""
+"""By module or package; the longest prefix counts. ``__init__`` the API."""
 
 IO_AND_CLOCKS = {
     "aiohttp", "asyncio", "http", "multiprocessing", "os", "pathlib", "picows", "random", "select", "selectors",

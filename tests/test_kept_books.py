@@ -198,7 +198,7 @@ def test_an_idle_async_consumer_uses_no_cpu(directory: Path) -> None:
 
 def sequencer_pid(tape: mdring.Consumer) -> int:
     from mdring.counters import Counter, Counters
-    from mdring.run import find_run
+    from mdring.run_folder import find_run
 
     folder = find_run(tape.name, Path(tape._folder.path.parent))
     return Counters.attach(folder.counters("sequencer")).load(Counter.PID)

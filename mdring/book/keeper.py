@@ -30,7 +30,7 @@ from mdring.process import accept_stop, die_with_parent, pin_to_core
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring.idle import IdleStrategy, idle_strategy
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from mdring.book._book import BookSet
 from mdring.book.table import CheckpointStore
 from mdring.record import Flags, offset_of
 from mdring.ring.segment import Segment, SegmentNotFound
-from mdring.run import RunError, RunFolder
+from mdring.run_folder import RunError, RunFolder
 
 _TRIES: Final = 10
 _PAUSE_S: Final = 0.005

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from mdring.cli.failure import CommandFailed
-from mdring.run import RUNS_DIRECTORY, RunFolder, list_runs
+from mdring.run_folder import RUNS_DIRECTORY, RunFolder, list_runs
 
 DEFAULT_CONFIG = "config.toml"
 

@@ -21,7 +21,7 @@ from mdring.instrument import InstrumentTable
 from mdring.record import FINGERPRINT, LAYOUT_VERSION
 from mdring.ring import segment
 from mdring.ring.segment import SegmentKind, SegmentNotFound, is_locked
-from mdring.run import RunFolder, RunInfo
+from mdring.run_folder import RunFolder, RunInfo
 
 
 class RingSample(Struct, frozen=True):

@@ -26,7 +26,7 @@ from mdring.cli.run_sample import ProcessSample, RunSample, take_sample
 from mdring.cli.stat_view import render, state_name
 from mdring.counters import Counter, quantiles_of
 from mdring.ring.segment import SegmentNotFound
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from mdring.cli.failure import CommandFailed
 from mdring.cli.output import make_console
 from mdring.cli.record_text import RecordText
 from mdring.record import Kind
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

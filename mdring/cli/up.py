@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mdring import supervisor
 from mdring.cli.arguments import add_config, overrides, positive_count, positive_seconds
 from mdring.config import load
-from mdring.supervisor_demo import DEMO_RATE
+from mdring.supervisor import supervisor
+from mdring.supervisor.demo import DEMO_RATE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

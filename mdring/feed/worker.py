@@ -57,7 +57,7 @@ from mdring.instrument import Instrument, InstrumentTable
 from mdring.process import accept_stop, die_with_parent, pin_to_core
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

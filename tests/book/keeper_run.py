@@ -16,7 +16,7 @@ from mdring.config import BooksConfig, Config, to_json
 from mdring.counters import Counter, Counters
 from mdring.ring import segment
 from mdring.ring._ring import Writer
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from tests.book.market import Records
 from tests.runs import TestRun, attach_ring, open_writer, temporary_run
 

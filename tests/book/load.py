@@ -14,7 +14,7 @@ from random import Random
 
 from mdring.book.keeper import BookKeeper
 from mdring.ring.idle import IDLE_STRATEGIES
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from tests.book.keeper_run import BookRun
 from tests.book.market import Market
 from tests.runs import attach_ring, open_writer

@@ -35,7 +35,7 @@ from mdring.emulator.client import ControlError, EmulatorProcess, TrueBook
 from mdring.emulator.faults import FaultKind
 from mdring.instrument import Instrument
 from mdring.record import Flags, Kind, Side
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from tests.e2e.audit import Audit, exact
 from tests.e2e.recorder import BookView, Recorder, RingRecorder
 from tests.e2e.stream import Records, of_kind

@@ -14,7 +14,7 @@ import psutil
 
 import mdring
 from mdring.counters import Counter, Counters
-from mdring.run import find_run
+from mdring.run_folder import find_run
 from tests.runs import temporary_directory
 
 ROOT = Path(__file__).parents[2]

@@ -40,9 +40,9 @@ from mdring.counters import Counter, Counters
 from mdring.feed.adapter import Adapter, Endpoints, InstrumentInfo, Subscription
 from mdring.feed.worker import Worker, make_adapter
 from mdring.record import CLEAR, DATA_TYPE_OF_KIND, RECORD, STATUS, Flags, Kind, Reason, State, offset_of
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from mdring.sequencer import Sequencer
-from mdring.supervisor_folder import RunSegments, write_config
+from mdring.supervisor.folder import RunSegments, write_config
 from tests.feed.paper import PaperAdapter, PaperOptions
 from tests.feed.paper_venue import PaperVenue
 

@@ -22,7 +22,7 @@ import pytest
 from mdring.counters import POSITIONS_WORD, WAITING_WORD, Counters
 from mdring.record import RECORD, Flags
 from mdring.ring.idle import IDLE_STRATEGIES
-from mdring.run import RunFolder
+from mdring.run_folder import RunFolder
 from mdring.sequencer import Sequencer
 from tests.runs import attach_ring, open_reader, open_writer, records, temporary_run
 

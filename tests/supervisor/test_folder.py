@@ -16,8 +16,8 @@ from mdring.counters import Counter
 from mdring.ring import segment
 from mdring.ring._ring import Words
 from mdring.ring.segment import RunState
-from mdring.run import RunFolder, RunInfo
-from mdring.supervisor_folder import RunClaim, RunSegments, StartError, claim_run, write_config, write_info
+from mdring.run_folder import RunFolder, RunInfo
+from mdring.supervisor.folder import RunClaim, RunSegments, StartError, claim_run, write_config, write_info
 from tests.runs import attach_ring
 from tests.supervised import small_config, supervised
 
@@ -134,7 +134,7 @@ def test_release_does_not_touch_a_folder_that_another_has_made_in_its_place(runs
 
 def test_of_many_who_claim_a_run_at_once_one_gets_it_each_time(runs: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from mdring.supervisor_folder import *\n"
+        "import sys, time; from pathlib import Path; from mdring.supervisor.folder import *\n"
         "won = 0\n"
         "for _ in range(200):\n"
         "  try: claim = claim_run(Path(sys.argv[1]))\n"

@@ -21,7 +21,7 @@ from mdring.instrument import InstrumentTable
 from mdring.record import RECORD, STATUS, Kind, Reason, State
 from mdring.ring import segment
 from mdring.ring.segment import RunState
-from mdring.run import list_runs
+from mdring.run_folder import list_runs
 from tests.runs import attach_ring, open_reader
 from tests.supervised import Supervised, commands, is_alive, small_config, supervised, wait_until
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from mdring.config import SupervisorConfig
-from mdring.supervisor_child import Child, HeartbeatWatch, RestartPolicy, describe_end
+from mdring.supervisor.child import Child, HeartbeatWatch, RestartPolicy, describe_end
 from tests.supervised import wait_until
 
 SECOND = 1_000_000_000

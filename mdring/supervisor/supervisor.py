@@ -37,11 +37,11 @@ from mdring.counters import Counter
 from mdring.feed.adapter import InstrumentInfo
 from mdring.record import State
 from mdring.ring.segment import SegmentError
-from mdring.run import RunInfo
-from mdring.supervisor_child import Child, Command, Commands, describe_end
-from mdring.supervisor_demo import DEMO_RATE, EMULATOR, demo_config, emulator_words, with_endpoints
-from mdring.supervisor_farewell import say_farewell
-from mdring.supervisor_folder import (
+from mdring.run_folder import RunInfo
+from mdring.supervisor.child import Child, Command, Commands, describe_end
+from mdring.supervisor.demo import DEMO_RATE, EMULATOR, demo_config, emulator_words, with_endpoints
+from mdring.supervisor.farewell import say_farewell
+from mdring.supervisor.folder import (
     BOOK_KEEPER,
     SEQUENCER,
     RunClaim,
@@ -52,7 +52,7 @@ from mdring.supervisor_folder import (
     write_config,
     write_info,
 )
-from mdring.supervisor_report import say_down, say_up, take_totals
+from mdring.supervisor.report import say_down, say_up, take_totals
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from mdring.feed.publisher import Publisher
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
-from mdring.run import RunFolder
-from mdring.supervisor_folder import SEQUENCER, RunSegments, worker_name
+from mdring.run_folder import RunFolder
+from mdring.supervisor.folder import SEQUENCER, RunSegments, worker_name
 
 
 def say_farewell(folder: RunFolder, venue: str, venue_id: int, segments: RunSegments, how: str) -> None:

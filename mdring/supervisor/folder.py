@@ -30,7 +30,7 @@ from mdring.instrument import InstrumentTable
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, RECORD_SIZE
 from mdring.ring import segment
 from mdring.ring.segment import RunState, SegmentKind
-from mdring.run import RunFolder, RunInfo
+from mdring.run_folder import RunFolder, RunInfo
 
 logger = logging.getLogger(__name__)
 

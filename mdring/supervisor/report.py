@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from mdring.config import Config, VenueConfig
 from mdring.counters import Counter
-from mdring.run import RUNS_DIRECTORY, RunFolder, RunInfo
-from mdring.supervisor_folder import RunSegments, worker_name
+from mdring.run_folder import RUNS_DIRECTORY, RunFolder, RunInfo
+from mdring.supervisor.folder import RunSegments, worker_name
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 
 from mdring.config import Config, RunConfig, VenueConfig
 from mdring.emulator.venue import emulator_names
-from mdring.supervisor_folder import StartError
+from mdring.supervisor.folder import StartError
 
 EMULATOR: Final = "emulator"
 DEMO_RUN_NAME: Final = "demo"
