@@ -185,7 +185,7 @@ class FaultInjector:
 _QUOTED_DECIMAL: Final = re.compile(rb'"\d+(?:\.\d+)?"')
 _DECIMAL: Final = re.compile(rb"\d+\.\d+")
 _CHECKSUM: Final = re.compile(rb'("checksum":-?\d*)(\d)')
-_LAST_DECIMAL: Final = re.compile(rb"(.*\d\.\d*?)(\d)(?!\d)", re.DOTALL)
+_LAST_DECIMAL: Final = re.compile(rb"(.*\d\.\d*?)(\d)(?![\dZ])", re.DOTALL)  # a time, 12:00:00.5Z, is none
 
 
 def corrupt(kind: FaultKind, frame: bytes) -> bytes:

@@ -112,6 +112,11 @@ def test_altered_message_differs_in_one_digit_of_its_last_decimal() -> None:
     assert corrupt(FaultKind.ALTERED, frame) == b'{"bids":[["1.50","2.00"],["1.49","7.30"]],"asks":[],"checksum":123}'
 
 
+def test_digits_of_a_time_are_no_decimal_to_be_altered() -> None:
+    frame = b'{"asks":[{"price":1.49,"qty":7.39}],"checksum":123,"timestamp":"2026-08-24T22:21:58.343688Z"}'
+    assert corrupt(FaultKind.ALTERED, frame) == frame.replace(b"7.39", b"7.30")
+
+
 @pytest.mark.parametrize("kind", [FaultKind.CHECKSUM, FaultKind.ALTERED])
 def test_fault_is_not_lost_on_a_message_without_the_part(kind: FaultKind) -> None:
     assert b"garbage" in corrupt(kind, b'{"a":1}')
