@@ -436,9 +436,36 @@ class OfflineDriver:
 
 
 def learn_metadata(adapter: Adapter, path: Path) -> list[InstrumentInfo]:
-    """Have the adapter's metadata requests answered from the capture. Raises CaptureError."""
+    """Have the adapter's metadata requests answered from the capture. Raises CaptureError.
+
+    What it does not hold is answered as a server would (404): the adapter may know of another place to look, such as
+    the list that the venue had when the capture was made.
+    """
     waiting = list(adapter.metadata_requests())
     infos: list[InstrumentInfo] = []
+    asked: set[str] = set()
+    while waiting:
+        missing, refused = _learn_from(adapter, path, waiting, infos)
+        waiting = []
+        asked.update(fetch.url for fetch in missing)
+        for fetch in missing:
+            try:
+                found = adapter.on_metadata(Response(fetch.tag, fetch.url, 404, b"not in the capture"))
+            except VenueProtocolError:
+                found = ()
+            elsewhere = [entry for entry in found if isinstance(entry, Fetch) and entry.url not in asked]
+            if not elsewhere:
+                raise CaptureError(
+                    f"{path}: holds no answer to {fetch.url}, from which instruments are learnt{refused}"
+                )
+            waiting += elsewhere
+    return infos
+
+
+def _learn_from(
+    adapter: Adapter, path: Path, waiting: list[Fetch], infos: list[InstrumentInfo]
+) -> tuple[list[Fetch], str]:
+    """Go through the capture once: the requests that it does not answer, and why an answer was of no use."""
     refused = ""
     for event in read_capture(path):
         fetch = next((fetch for fetch in waiting if event.ev == "http" and answers(fetch.url, event.url)), None)
@@ -453,8 +480,8 @@ def learn_metadata(adapter: Adapter, path: Path) -> list[InstrumentInfo]:
         waiting.remove(fetch)
         waiting += [entry for entry in found if isinstance(entry, Fetch)]
         if not waiting:
-            return infos
-    raise CaptureError(f"{path}: holds no answer to {waiting[0].url}, from which instruments are learnt{refused}")
+            break
+    return waiting, refused
 
 
 def decode_capture(

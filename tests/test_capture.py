@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdring import capture
+from mdring.adapters.binance import BinanceAdapter
 from mdring.capture import (
     CaptureError,
     CaptureEvent,
@@ -28,7 +30,7 @@ from mdring.capture import (
     decode_capture,
     read_capture,
 )
-from mdring.feed.adapter import Subscription
+from mdring.feed.adapter import Fetch, InstrumentInfo, Response, Subscription
 from mdring.feed.fixed import to_decimal
 from mdring.record import BBO, RECORD, STATUS, TRADE, UNDEFINED_PRICE, DataType, Flags, Kind, Reason, Side, State
 from tests.adapters.cases import ALL, BINANCE_EXCHANGE_INFO, BINANCE_FRAMES, BINANCE_SNAPSHOT
@@ -260,6 +262,31 @@ def test_capture_without_usable_metadata_is_refused_and_leaves_no_file(
     with pytest.raises(CaptureError, match="exchangeInfo"):
         decode(tmp_path, [*([broken] if broken else []), OPEN])
     assert not (tmp_path / "out").exists()
+
+
+class Elsewhere(BinanceAdapter):
+    """Looks for an older list of instruments where there is no new one."""
+
+    older = "v3"
+
+    def metadata_requests(self) -> Sequence[Fetch]:
+        return (Fetch("new", "https://rest/api/v4/exchangeInfo"),)
+
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:
+        if response.status == 404:
+            return (Fetch("old", f"https://rest/api/{self.older}/exchangeInfo"),)
+        return super().on_metadata(response)
+
+
+def test_list_that_the_capture_lacks_is_answered_as_a_server_would_so_that_the_adapter_looks_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "load_adapter", lambda name: Elsewhere)
+    summary, _ = decode(tmp_path, [INFO, OPEN, *frames(3, 1), answer(10)])
+    assert summary.books_in_sync == 1
+    monkeypatch.setattr(Elsewhere, "older", "v2")
+    with pytest.raises(CaptureError, match="v2/exchangeInfo"):
+        decode(tmp_path, [INFO, OPEN])
 
 
 def test_damage_found_late_leaves_no_records_file(tmp_path: Path) -> None:
