@@ -27,6 +27,8 @@ class LocalBook:
 
         Returns their number.
         """
+    def has_levels_of(self, other: LocalBook) -> bool:
+        """Whether both hold the same levels; two books of one instrument."""
     def best(self) -> tuple[int, int, int, int]:
         """(bid price, bid size, ask price, ask size), scaled; UNDEFINED_PRICE and 0 for an empty side."""
     @property

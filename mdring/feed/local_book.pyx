@@ -22,7 +22,8 @@ others are passed over. Part of the worker.
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcmp, memset
 
 import zlib
 
@@ -55,9 +56,6 @@ cdef extern from "../book/side.h" nogil:
     void mdring_empty(mdring_pool *pool, mdring_side *side)
     void mdring_pool_destroy(mdring_pool *pool)
     int64_t mdring_copy_levels(const mdring_side *side, int64_t limit, mdring_level *out)
-
-cdef extern from "stdlib.h":
-    void free(void *ptr)
 
 cdef Py_ssize_t RECORD_SIZE = _record.RECORD.itemsize
 cdef Py_ssize_t INSTRUMENT_ID = offset_of("instrument_id")
@@ -224,6 +222,29 @@ cdef class LocalBook:
                 emit.add_run(self.channel, TYPE_BOOK, 1)
                 staged += 1
         return staged
+
+    def has_levels_of(self, LocalBook other not None):
+        """Whether both hold the same levels."""
+        cdef mdring_level *levels
+        cdef int64_t count
+        cdef bint same
+        cdef int i
+        for i in range(2):
+            count = self.sides[i].level_count
+            if other.sides[i].level_count != count:
+                return False
+            if count == 0:
+                continue
+            levels = <mdring_level *>malloc(2 * count * sizeof(mdring_level))
+            if levels == NULL:
+                raise MemoryError("no memory to compare books")
+            mdring_copy_levels(&self.sides[i], count, levels)
+            mdring_copy_levels(&other.sides[i], count, levels + count)
+            same = memcmp(levels, levels + count, count * sizeof(mdring_level)) == 0
+            free(levels)
+            if not same:
+                return False
+        return True
 
     # ---- the best levels ----------------------------------------------------------------------------------
 

@@ -83,6 +83,23 @@ def test_crossed_book_is_noticed(channel: Channel) -> None:
     assert book.is_crossed
 
 
+def test_books_are_compared_level_by_level(channel: Channel) -> None:
+    deep = [[f"{price}.5", "1"] for price in range(1, 500)]
+    book, other = LocalBook(channel), LocalBook(channel)
+    assert book.has_levels_of(other)
+    follow(book, channel, bids=deep, asks=[["600", "1"]])
+    follow(other, channel, bids=[["700", "3"], *reversed(deep)], asks=[["600", "1"]])
+    assert not book.has_levels_of(other)
+    follow(other, channel, bids=[["700", "0"]])
+    assert book.has_levels_of(other) and other.has_levels_of(book)
+    for change in ([["1.5", "1.001"]], [["1.5", "0"], ["1.4", "1"]], [["600", "1"]]):
+        follow(other, channel, bids=change)
+        assert not book.has_levels_of(other)
+        follow(other, channel, bids=[*((price, "0") for price, _ in change), ["1.5", "1"]])
+    follow(other, channel, asks=[["600", "1.001"]])
+    assert not book.has_levels_of(other)
+
+
 def test_levels_outside_of_the_window_are_deleted_in_the_stream_too(channel: Channel) -> None:
     book = LocalBook(channel)
     emit = follow(
