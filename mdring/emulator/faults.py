@@ -182,8 +182,9 @@ class FaultInjector:
         self.disturbs_frames = not kinds.isdisjoint(MESSAGE_FAULTS)
 
 
-_QUOTED_DECIMAL: Final = re.compile(rb'"\d+(?:\.\d+)?"')
-_DECIMAL: Final = re.compile(rb"\d+\.\d+")
+# "jsonrpc":"2.0" is no price
+_QUOTED_DECIMAL: Final = re.compile(rb'(?<!"jsonrpc":)"\d+(?:\.\d+)?"')
+_DECIMAL: Final = re.compile(rb'(?<!"jsonrpc":")\b\d+\.\d+')
 _CHECKSUM: Final = re.compile(rb'("checksum":-?\d*)(\d)')
 _LAST_DECIMAL: Final = re.compile(rb"(.*\d\.\d*?)(\d)(?![\dZ])", re.DOTALL)  # a time, 12:00:00.5Z, is none
 

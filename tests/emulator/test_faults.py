@@ -120,3 +120,10 @@ def test_digits_of_a_time_are_no_decimal_to_be_altered() -> None:
 @pytest.mark.parametrize("kind", [FaultKind.CHECKSUM, FaultKind.ALTERED])
 def test_fault_is_not_lost_on_a_message_without_the_part(kind: FaultKind) -> None:
     assert b"garbage" in corrupt(kind, b'{"a":1}')
+
+
+@pytest.mark.parametrize("kind", [FaultKind.WRONG_TYPE, FaultKind.HUGE_VALUE])
+def test_version_of_json_rpc_is_no_price(kind: FaultKind) -> None:
+    assert b'{"jsonrpc":"2.0"' in corrupt(kind, b'{"jsonrpc":"2.0","bids":[["new","70000.5","12.5"]]}')
+    assert b"70000.5" not in corrupt(kind, b'{"jsonrpc":"2.0","bids":[["new","70000.5","12.5"]]}')
+    assert b"70000.5" not in corrupt(FaultKind.HUGE_VALUE, b'{"jsonrpc":"2.0","bids":[["new",70000.5,12.5]]}')

@@ -1,0 +1,627 @@
+"""Deribit: trades, best bid and ask, books, funding, mark and index price, open interest, liquidations.
+
+JSON-RPC 2.0 over WebSocket, API v2: spot pairs, perpetuals, futures, options. Documentation (read November 2026):
+docs.deribit.com (JSON-RPC overview, "Notifications", the channels' pages, "Connection management", "Rate limits",
+"Market data collection best practices", error codes). Another address in the config serves the test network.
+
+Integrity:
+
+* book: each change names the one before it (``prev_change_id``); the snapshot comes on the socket. The ids rise, but
+  by any amount: they are one count for many instruments. There is no checksum.
+* trades: ``trade_seq`` counts those of an instrument.
+
+Quirks:
+
+* Whatever cannot be subscribed to is missing in the list that answers the request, without an error. To subscribe again
+  to what is subscribed already brings no snapshot: unsubscribe first.
+* The channels ``raw`` want a login since 2022; one of them among others has the whole request refused. They are decoded
+  nevertheless, for recordings have them.
+* The keep-alive is asked for (``public/set_heartbeat``); each ``test_request`` then wants a ``public/test``, or the
+  connection is closed (4000). A quiet book sends nothing, so a heartbeat is all that says that the venue lives.
+* Numbers are bare JSON numbers, some in scientific notation. An empty side of a quote is null, or 0.
+* Each leg of a combo's trade is a trade of its instrument, too, at a price that need not be on its ticks.
+* ``platform_state`` tells when maintenance begins, and which index is locked, over and over: HALTED and TRADING.
+
+Records: ``venue_seq`` of LEVEL is ``change_id``, of TRADE and LIQUIDATION ``trade_seq``. Sizes of inverse futures are
+USD, all others coins. FUNDING is the rate at which funding accrues, for 8 h. A liquidation is known by the trade that
+it made, whose price stands as ``order_price``.
+
+Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
+
+    adapter = DeribitAdapter(DeribitAdapter.endpoints, DeribitOptions(), subscriptions)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct
+
+from mdring.adapters.deribit_channels import (
+    MS,
+    Count,
+    Handler,
+    Params,
+    Push,
+    Quote,
+    Ticker,
+    Tickers,
+    Trade,
+    Trades,
+    quotes,
+)
+from mdring.adapters.deribit_metadata import decode_instruments, instruments_fetches
+from mdring.feed.adapter import (
+    NOTHING,
+    Acknowledged,
+    Adapter,
+    AdapterCounts,
+    Connection,
+    Endpoints,
+    Fetch,
+    InstrumentInfo,
+    Limits,
+    Reconnect,
+    Rejected,
+    Request,
+    Response,
+    Send,
+    Subscription,
+    UnknownMessages,
+    VenueProtocolError,
+)
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.fixed import quoted_after
+from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.record import DataType, Flags, Reason, Side, State
+
+# ---- wire schema ------------------------------------------------------------------------------------------
+# Each docstring is one real payload; those of the other channels stand in ``deribit_channels.py``.
+
+
+class Levels(Struct, gc=False):
+    """{"timestamp":1790133845258,"type":"change","change_id":193809650259,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[],"asks":[["change",228.58,91.89]],"prev_change_id":193809644396}"""
+
+    timestamp: Count
+    type: Literal["snapshot", "change"]
+    change_id: Count
+    bids: Raw
+    asks: Raw
+    prev_change_id: Count | None = None  # of changes
+
+
+class PlatformState(Struct):
+    """{"price_index":"btc_usdc","locked":true,"reasons":[]}"""
+
+    price_index: str = ""
+    locked: bool = False
+    maintenance: bool | None = None
+
+
+class Error(Struct):
+    """{"code":13778,"message":"raw_subscriptions_not_available_for_unauthorized"}"""
+
+    code: int
+    message: str
+    data: Raw = Raw()
+
+
+class HeartbeatParams(Struct):
+    """{"type":"test_request"}"""
+
+    type: str
+
+
+class Message(Struct):
+    """{"jsonrpc":"2.0","id":3,"result":["book.BTC-PERPETUAL.100ms"],"usIn":1790133840888348,"usOut":1790133840889867,"usDiff":1519,"testnet":false}
+
+    Answers have ``id``, and ``result`` or ``error``; what the venue says of itself has ``method`` and ``params``.
+    """
+
+    method: str = ""
+    params: Raw = Raw()
+    id: int | str | None = None
+    result: Raw = Raw()
+    error: Error | None = None
+
+
+_MESSAGE: Final = msgspec.json.Decoder(Message)
+_HEARTBEAT: Final = msgspec.json.Decoder(HeartbeatParams)
+_PARAMS: Final = msgspec.json.Decoder(Params[Raw])
+_CHANNELS: Final = msgspec.json.Decoder(list[str])
+_PREFIX: Final = b'{"jsonrpc":"2.0","method":"'
+_PUSH: Final = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"'
+_BID: Final = int(Side.BID)
+_ASK: Final = int(Side.ASK)
+_SNAPSHOT: Final = int(Flags.SNAPSHOT)
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
+
+TRY_AGAIN: Final = (10028, 10066, 11051, 13028)
+"""Errors that pass: too_many_requests (which ends the session), too_many_concurrent_requests, system_maintenance,
+temporarily_unavailable."""
+
+
+def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
+    """The error as the port wants it, with what it concerns."""
+    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
+    if isinstance(error, VenueProtocolError):
+        reason = error.reason
+    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
+
+
+# ---- endpoints and limits ---------------------------------------------------------------------------------
+
+CHANNELS_PER_REQUEST: Final = 200
+CHANNELS_PER_CONNECTION: Final = 500  # "Market data collection best practices"; an address may have 32 connections
+REQUEST_INTERVAL_S: Final = 0.3  # subscriptions: 10 at once, 3.3 in a second ("Rate limits")
+HEARTBEAT_INTERVAL_S: Final = 10  # the least that the venue accepts
+INTERVALS: Final = ("100ms", "agg2", "raw")
+
+
+class DeribitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[venues.options]``"""
+
+    interval: Literal["100ms", "agg2"] = "100ms"  # agg2: about a second, for links that are slow
+    bbo_channel: Literal["quote", "ticker"] = "quote"  # every change, or at that interval
+
+
+def websocket_url(base: str) -> str:
+    """The endpoint, unless ``base`` names a path itself."""
+    url = base.rstrip("/")
+    return url if "/ws/" in url else f"{url}/ws/api/v2"
+
+
+# ---- subscribe --------------------------------------------------------------------------------------------
+
+PLATFORM_STATE: Final = "platform_state"
+
+
+class Topic(NamedTuple):
+    """A channel of an instrument, whatever its interval: ``kind`` is book, trades, ticker or quote."""
+
+    kind: str
+    instrument: str
+
+    def channel(self, interval: str) -> str:
+        """Its name on the wire."""
+        return f"quote.{self.instrument}" if self.kind == "quote" else f"{self.kind}.{self.instrument}.{interval}"
+
+
+def topic_of(channel: str) -> Topic:
+    """What a name on the wire means. Names of instruments have no point."""
+    kind, _, rest = channel.partition(".")
+    return Topic(kind, rest.partition(".")[0])
+
+
+def kind_of(data_type: DataType, options: DeribitOptions) -> str:
+    """Which channel carries these data."""
+    match data_type:
+        case DataType.TRADE | DataType.LIQUIDATION:
+            return "trades"
+        case DataType.BBO:
+            return options.bbo_channel
+        case DataType.BOOK:
+            return "book"
+    return "ticker"
+
+
+def index_of(instrument: str) -> str:
+    """The price index that it hangs on: btc_usd of BTC-25DEC26, sol_usdc of SOL_USDC-PERPETUAL."""
+    base, _, quote = instrument.partition("-")[0].lower().partition("_")
+    return f"{base}_{quote or 'usd'}"
+
+
+class Asked(NamedTuple):
+    """A request that is to be answered."""
+
+    method: str
+    topics: tuple[Topic, ...] = ()
+
+
+# ---- book sync --------------------------------------------------------------------------------------------
+# The venue's rules ("book.{instrument_name}.{interval}"):
+#   1. The first message is a snapshot, all levels "new", without prev_change_id. What comes before it says nothing; one
+#      that comes later replaces the book.
+#   2. prev_change_id of each change is change_id of the message before; else unsubscribe and subscribe again.
+#   3. A level has a new absolute amount ("new", "change"), or is gone ("delete"; or its amount is 0).
+
+
+class DeribitBook(BookWire):
+    """The book of one instrument: its rules, and how it is subscribed to."""
+
+    def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
+        """``request``: (method, delay_ns) to the frame that asks for it."""
+        self._channel = channel
+        self._request = request
+        self._counts = counts
+        self._previous: int | None = None  # prev_change_id of the last change
+        self.sync = SocketBook(channel, self, counts)
+
+    def unsubscribe(self) -> Sequence[Request]:
+        """End it."""
+        return (self._request("unsubscribe", 0),)
+
+    def subscribe(self, delay_ns: int) -> Sequence[Request]:
+        """Begin it."""
+        return (self._request("subscribe", delay_ns),)
+
+    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """A snapshot or a change."""
+        message = push.params.data
+        if message.type == "change":
+            return self._on_change(message, ts_recv, emit) if self.sync.valid else NOTHING
+        return self._on_snapshot(message, ts_recv, emit) if self.sync.takes_snapshots else NOTHING
+
+    def _on_snapshot(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Rule 1."""
+        emit.clear(self._channel, Reason.SNAPSHOT, message.timestamp * MS, message.change_id, _SNAPSHOT)
+        self._stage(message, _SNAPSHOT, emit)
+        self._previous = None
+        return self.sync.synced(message.change_id, ts_recv, emit)
+
+    def _on_change(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Rule 2."""
+        sync, previous = self.sync, message.prev_change_id
+        if previous != sync.last:
+            if previous is None:
+                raise VenueProtocolError("a change does not say which one it follows")
+            if previous == self._previous and message.change_id == sync.last:  # the last one once more
+                self._counts.repeated += 1
+                return NOTHING
+            return sync.gap(sync.last, previous, ts_recv, emit)
+        self._stage(message, 0, emit)
+        self._previous = previous
+        sync.last = message.change_id
+        return NOTHING
+
+    def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
+        """Rule 3."""
+        ts_event, last = message.timestamp * MS, message.change_id
+        emit.action_levels(self._channel, _BID, message.bids, ts_event, last, flags)
+        emit.action_levels(self._channel, _ASK, message.asks, ts_event, last, flags)
+        emit.end()
+
+
+# ---- the state of the platform ----------------------------------------------------------------------------
+
+
+class Halts:
+    """What of a connection's instruments cannot be traded at the moment, by what the venue says of itself."""
+
+    def __init__(self) -> None:
+        self.channels: list[Channel] = []
+        self._locked: set[str] = set()  # price indices
+        self._maintenance = False
+        self._halted: set[str] = set()  # instruments that the stream was told of
+
+    def on_push(self, push: Push[PlatformState], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Maintenance begins or ends, or an index is locked or not; most messages repeat what is known."""
+        state = push.params.data
+        if state.maintenance is not None:
+            self._maintenance = state.maintenance
+        if state.price_index and state.locked:
+            self._locked.add(state.price_index)
+        else:
+            self._locked.discard(state.price_index)
+        self._tell(emit)
+        return NOTHING
+
+    def on_subscribed(self, emit: Emit) -> None:
+        """A new connection was granted, so maintenance is over. What is still locked the venue says again."""
+        self._maintenance = False
+        self._locked.clear()
+        self._tell(emit)
+
+    def _tell(self, emit: Emit) -> None:
+        if not (self._maintenance or self._locked or self._halted):
+            return
+        for channel in self.channels:
+            name = channel.instrument
+            is_halted = self._maintenance or index_of(name) in self._locked
+            if is_halted == (name in self._halted):
+                continue
+            if is_halted:
+                self._halted.add(name)
+                detail = "maintenance" if self._maintenance else f"{index_of(name)} is locked"
+                emit.status(channel, State.HALTED, Reason.NONE, detail=detail)
+            else:
+                self._halted.discard(name)
+                emit.status(channel, State.TRADING, Reason.NONE)
+            emit.end()
+
+
+# ---- the adapter ------------------------------------------------------------------------------------------
+
+
+class Route:
+    """Takes the messages of one channel to what handles them. Whatever is wrong with one is the venue's fault."""
+
+    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
+
+    def __init__(
+        self, decoder: msgspec.json.Decoder[Any], handle: Handler, instrument: str | None, data_type: DataType
+    ) -> None:
+        self._decode = decoder.decode
+        self._handle = handle
+        self._instrument = instrument
+        self._data_type = data_type
+
+    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One message."""
+        try:
+            return self._handle(self._decode(message), ts_recv, emit)
+        except (*UNREADABLE, VenueProtocolError) as error:
+            raise blamed(error, self._instrument, self._data_type) from error
+
+
+DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
+    "book": msgspec.json.Decoder(Push[Levels]),
+    "trades": msgspec.json.Decoder(Push[list[Trade]]),
+    "quote": msgspec.json.Decoder(Push[Quote]),
+    "ticker": msgspec.json.Decoder(Push[Ticker]),
+    PLATFORM_STATE: msgspec.json.Decoder(Push[PlatformState]),
+}
+
+
+class Line:
+    """One connection: what is subscribed to on it, and where its messages go."""
+
+    def __init__(self) -> None:
+        self.instruments: list[str] = []
+        self.topics: dict[Topic, list[DataType]] = {}  # with what is wanted of each
+        self.routes: dict[bytes, Route] = {}  # by channel
+        self.books: dict[str, DeribitBook] = {}
+        self.tickers: list[Tickers] = []
+        self.halts = Halts()
+        self.asked: dict[int | str | None, Asked] = {}  # by id
+
+
+class DeribitAdapter(Adapter):
+    """Deribit. One object serves all connections of one worker."""
+
+    venue: ClassVar[str] = "deribit"
+    data_types: ClassVar[tuple[DataType, ...]] = (
+        DataType.TRADE,
+        DataType.BBO,
+        DataType.BOOK,
+        DataType.FUNDING,
+        DataType.MARK,
+        DataType.OPEN_INTEREST,
+        DataType.LIQUIDATION,
+    )
+    integrity: ClassVar[str] = "book: prev_change_id chain, snapshot on the socket; trades: consecutive trade_seq"
+    endpoints: ClassVar[Endpoints] = Endpoints("wss://www.deribit.com", "https://www.deribit.com")
+    limits: ClassVar[Limits] = Limits(
+        send_interval_s=REQUEST_INTERVAL_S,
+        weight_per_minute=60,  # lists of instruments: one in a second
+        stale_after_s=60.0,  # a heartbeat comes every 11 s
+        timer_interval_s=10.0,
+    )
+    options: ClassVar[type[Struct]] = DeribitOptions
+
+    def __init__(self, endpoints: Endpoints, options: DeribitOptions, subscriptions: Sequence[Subscription]) -> None:
+        self.counts = AdapterCounts()
+        self.unknown = UnknownMessages(self.counts)
+        self._options = options
+        self._endpoints = endpoints
+        self._url = websocket_url(endpoints.websocket_url)
+        self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
+        self._lines: list[Line] = []
+        self._line_of: dict[str, int] = {}
+        self._last_id = 0
+
+    # Metadata
+
+    def metadata_requests(self) -> Sequence[Fetch]:
+        """The lists of the currencies subscribed to."""
+        return instruments_fetches(self._endpoints.rest_url, self._subscriptions)
+
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
+        """All instruments of one list."""
+        if response.status != 200:
+            raise VenueProtocolError(f"instruments: HTTP {response.status} {response.body[:200]!r}")
+        return decode_instruments(response.body, self.unknown)
+
+    # Connections
+
+    def bind(self, channels: Mapping[str, Channel]) -> None:
+        """Spread the instruments over connections and lay the routes of their channels."""
+        for name, subscription in self._subscriptions.items():
+            if name not in channels:
+                continue
+            topics: dict[Topic, list[DataType]] = {}
+            for data_type in (one for one in self.data_types if one in subscription.data_types):
+                topics.setdefault(Topic(kind_of(data_type, self._options), name), []).append(data_type)
+            if not self._lines or len(self._lines[-1].topics) + len(topics) >= CHANNELS_PER_CONNECTION:
+                self._lines.append(Line())
+                self._lay_platform_state(self._lines[-1])
+            number = len(self._lines) - 1
+            line = self._lines[number]
+            line.instruments.append(name)
+            line.halts.channels.append(channels[name])
+            line.topics.update(topics)
+            self._line_of[name] = number
+            for topic, data_types in topics.items():
+                self._lay_route(number, topic, data_types, channels[name])
+
+    def _lay_platform_state(self, line: Line) -> None:
+        route = Route(DECODERS[PLATFORM_STATE], line.halts.on_push, None, DataType.STATUS)
+        line.routes[PLATFORM_STATE.encode()] = route
+
+    def _lay_route(self, number: int, topic: Topic, data_types: Sequence[DataType], channel: Channel) -> None:
+        """For every interval, so that a recording may have another one."""
+        line = self._lines[number]
+        handle: Handler
+        match topic.kind:
+            case "book":
+                book = DeribitBook(
+                    channel, lambda method, delay_ns: self._change(number, method, [topic], delay_ns), self.counts
+                )
+                line.books[topic.instrument] = book
+                self.counts.books += 1
+                handle = book.on_push
+            case "trades":
+                handle = Trades(channel, data_types, self.counts).on_push
+            case "quote":
+                handle = quotes(channel)
+            case _:
+                tickers = Tickers(channel, data_types)
+                line.tickers.append(tickers)
+                handle = tickers.on_push
+        route = Route(DECODERS[topic.kind], handle, topic.instrument, data_types[0])
+        for interval in INTERVALS:
+            line.routes[topic.channel(interval).encode()] = route
+
+    def connections(self) -> Sequence[Connection]:
+        """As ``bind`` has spread them."""
+        return [Connection(number, self._url, tuple(line.instruments)) for number, line in enumerate(self._lines)]
+
+    def on_connect(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Ask for heartbeats, then subscribe."""
+        line = self._lines[connection]
+        for book in line.books.values():
+            book.sync.on_subscribe(now_ns)
+        for tickers in line.tickers:
+            tickers.restart()
+        heartbeat = {"interval": HEARTBEAT_INTERVAL_S}
+        wanted = [Topic(PLATFORM_STATE, ""), *line.topics]
+        requests = [self._send(connection, Asked("public/set_heartbeat"), heartbeat, urgent=True)]
+        parts = [wanted[at : at + CHANNELS_PER_REQUEST] for at in range(0, len(wanted), CHANNELS_PER_REQUEST)]
+        return requests + [self._change(connection, "subscribe", part) for part in parts]
+
+    def _change(self, connection: int, method: str, topics: Sequence[Topic], delay_ns: int = 0) -> Send:
+        """``method``: subscribe or unsubscribe."""
+        channels = [topic.channel(self._options.interval) if topic.instrument else topic.kind for topic in topics]
+        asked = Asked(f"public/{method}", tuple(topics))
+        return self._send(connection, asked, {"channels": channels}, delay_ns=delay_ns)
+
+    def _send(
+        self, connection: int, asked: Asked, params: Mapping[str, Any], *, delay_ns: int = 0, urgent: bool = False
+    ) -> Send:
+        self._last_id += 1
+        self._lines[connection].asked[self._last_id] = asked
+        request = {"jsonrpc": "2.0", "id": self._last_id, "method": asked.method, "params": params}
+        text = msgspec.json.encode(request).decode()
+        return Send(connection, text, ack=str(self._last_id), delay_ns=delay_ns, urgent=urgent)
+
+    def on_disconnect(self, connection: int, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """CLEAR the books. Numbers of trades are kept: the next one tells how many were missed."""
+        line = self._lines[connection]
+        line.asked.clear()
+        for book in line.books.values():
+            book.sync.on_disconnect(reason, emit)
+        return NOTHING
+
+    def on_timer(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Look for books that are late."""
+        requests: list[Request] = []
+        for book in self._lines[connection].books.values():
+            requests.extend(book.sync.on_timer(now_ns, emit))
+        return requests
+
+    # Messages
+
+    def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One frame is one message. Its channel, near its beginning, says what it holds."""
+        message = payload if type(payload) is bytes else bytes(payload)
+        route = self._lines[connection].routes.get(quoted_after(message, _PUSH) or b"")
+        if route is None:
+            return self._on_other(connection, message, ts_recv, emit)
+        return route.take(message, ts_recv, emit)
+
+    def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Heartbeats, answers, channels that nobody asked for, or messages that are written in another way."""
+        try:
+            other = _MESSAGE.decode(message)
+            match other.method:
+                case "subscription":
+                    channel = _PARAMS.decode(other.params).channel
+                    route = self._lines[connection].routes.get(channel.encode())
+                    if route is not None:
+                        return route.take(message, ts_recv, emit)
+                    self.unknown.note(f"channel {channel.partition('.')[0]}", message)
+                case "heartbeat":
+                    if _HEARTBEAT.decode(other.params).type == "test_request":
+                        return (self._send(connection, Asked("public/test"), {}, urgent=True),)
+                case "" if other.error is not None:
+                    return self._on_error(connection, other.id, other.error, ts_recv, emit)
+                case "" if bytes(other.result):
+                    return self._on_answer(connection, other.id, other.result, ts_recv, emit)
+                case "":
+                    raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
+                case _:
+                    self.unknown.note(f"method {other.method}", message)
+        except UNREADABLE as error:
+            raise blamed(error, None, DataType.STATUS) from error
+        return NOTHING
+
+    def _on_answer(
+        self, connection: int, number: int | str | None, result: Raw, ts_recv: int, emit: Emit
+    ) -> Sequence[Request]:
+        """A request is granted, or those of its channels that the answer names. What was not asked says nothing."""
+        line = self._lines[connection]
+        asked = line.asked.pop(number, None)
+        if asked is None:
+            return NOTHING
+        requests: list[Request] = [Acknowledged(connection, str(number))]
+        if asked.method == "public/unsubscribe":
+            requests.extend(self._on_ended(line, asked, ts_recv))
+        elif asked.method == "public/subscribe":
+            accepted = {topic_of(channel) for channel in _CHANNELS.decode(result)}
+            if accepted <= set(asked.topics):  # else it is the answer to a request of a recording
+                if Topic(PLATFORM_STATE, "") in asked.topics:
+                    line.halts.on_subscribed(emit)
+                for topic in asked.topics:
+                    if topic not in accepted:
+                        text = f"the venue's answer lacks {topic.channel(self._options.interval)}"
+                        requests.extend(self._on_refused(connection, topic, text, emit))
+        return requests
+
+    def _on_error(
+        self, connection: int, number: int | str | None, error: Error, ts_recv: int, emit: Emit
+    ) -> Sequence[Request]:
+        """A request is refused as a whole."""
+        text = f"{error.code} {error.message} {bytes(error.data).decode(errors='replace')}".rstrip()
+        if error.code in TRY_AGAIN:
+            return (Reconnect(connection, Reason.SUBSCRIBE_REJECTED, text),)
+        line = self._lines[connection]
+        asked = line.asked.pop(number, None)
+        if asked is None or not asked.topics:
+            raise VenueProtocolError(f"the venue answered with an error: {text}", reason=Reason.SUBSCRIBE_REJECTED)
+        requests: list[Request] = [Acknowledged(connection, str(number))]
+        if asked.method == "public/unsubscribe":  # there is nothing to end
+            requests.extend(self._on_ended(line, asked, ts_recv))
+        else:
+            for topic in asked.topics:
+                requests.extend(self._on_refused(connection, topic, text, emit))
+        return requests
+
+    def _on_ended(self, line: Line, asked: Asked, ts_recv: int) -> list[Request]:
+        requests: list[Request] = []
+        for topic in asked.topics:
+            requests.extend(line.books[topic.instrument].sync.on_unsubscribed(ts_recv))
+        return requests
+
+    def _on_refused(self, connection: int, topic: Topic, text: str, emit: Emit) -> list[Request]:
+        """One channel cannot be had; the others go on."""
+        line = self._lines[connection]
+        if topic.kind == "book":
+            line.books[topic.instrument].sync.on_rejected(Reason.SUBSCRIBE_REJECTED, emit)
+        return [Rejected(connection, topic.instrument, text, data_type) for data_type in line.topics.get(topic, ())]
+
+    def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Nothing but metadata is fetched."""
+        return NOTHING
+
+    def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+        """Rebuild one book; no other is touched."""
+        number = self._line_of.get(instrument)
+        book = None if number is None else self._lines[number].books.get(instrument)
+        return NOTHING if book is None else book.sync.resync(now_ns, reason, emit)
+
+    def is_data(self, payload: bytes | memoryview) -> bool:
+        """What the venue sends of itself, heartbeats among it: a quiet instrument has nothing else."""
+        return bytes(payload[: len(_PREFIX)]) == _PREFIX

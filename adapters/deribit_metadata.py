@@ -1,0 +1,169 @@
+"""Deribit, metadata: which instruments there are, what amounts are of, and how finely prices and sizes are written.
+
+Documentation (read November 2026): docs.deribit.com, ``public/get_instruments``. There are lists by currency (that in
+which an instrument is settled; spot pairs are asked for among all) and by kind. Combos have books, too, but are bundles
+of other instruments, for which there is no canonical symbol: they are passed over.
+
+Exponents: ticks are rules for new orders and grow with the price (``tick_size`` is the finest); block trades and the
+legs of combos are priced more finely, so there is room for some digits more. Amounts of inverse futures are in USD,
+all others in the base coin.
+
+Used by ``deribit.py`` before it subscribes::
+
+    infos = decode_instruments(response.body, unknown)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.record import DataType
+from mdring.symbol import Symbol, date_of, future, option, perpetual, plain_decimal, spot
+
+CURRENCIES: Final = ("BTC", "ETH", "USDC", "USDT", "EURR")
+"""Currencies that have lists of their own."""
+KINDS: Final = ("future", "option", "spot")
+COMBOS: Final = ("future_combo", "option_combo")
+MORE_PRICE_DIGITS: Final = 4
+MORE_SIZE_DIGITS: Final = 2
+"""What comes may be finer by so many digits than what can be ordered now."""
+FINEST_SIZE: Final = -8
+"""A size has no more digits than these, unless its lot does: whole supplies of cheap coins have to fit."""
+
+QUOTED: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
+OFFERED: Final[Mapping[str, tuple[DataType, ...]]] = {
+    "spot": QUOTED,
+    "perpetual": (*QUOTED, DataType.FUNDING, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION),
+    "future": (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION),
+    "option": (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION),
+}
+"""By product: what the venue tells of it."""
+RIGHTS: Final = {"call": "C", "put": "P"}
+ENDED: Final = ("delivered", "archivized", "closed", "settled", "terminated")
+"""States that no trading follows; the last three are those of before 2026. ``is_active`` is also false for a while
+when an instrument is locked."""
+
+
+class Row(Struct):
+    """{"tick_size":0.0001,"taker_commission":0.0003,"strike":100000.0,"settlement_period":"month","settlement_currency":"BTC","quote_currency":"BTC","price_index":"btc_usd","option_type":"call","min_trade_amount":0.1,"maker_commission":0.0003,"kind":"option","is_active":true,"instrument_type":"reversed","instrument_name":"BTC-25DEC26-100000-C","instrument_id":481742,"expiration_timestamp":1798185600000,"creation_timestamp":1766649600000,"counter_currency":"USD","contract_size":1.0,"block_trade_tick_size":0.0001,"block_trade_min_trade_amount":25,"block_trade_commission":0.0003,"base_currency":"BTC","tick_size_steps":[{"tick_size":0.0005,"above_price":0.005}],"state":"open"}"""
+
+    instrument_name: str
+    kind: str
+    tick_size: Decimal
+    contract_size: Decimal
+    min_trade_amount: Decimal
+    base_currency: str
+    quote_currency: str
+    counter_currency: str = ""  # absent in old recordings, as are the two that follow
+    settlement_currency: str = ""
+    state: str = ""
+    is_active: bool = True
+    settlement_period: str = ""
+    expiration_timestamp: int = 0
+    block_trade_tick_size: Decimal | None = None
+    strike: Decimal | None = None
+    option_type: str = ""
+
+
+class Answer(Struct):
+    """{"jsonrpc":"2.0","result":[],"usIn":1790133840888348,"usOut":1790133840889867,"usDiff":1519,"testnet":false}"""
+
+    result: list[Raw]
+
+
+_ANSWER: Final = msgspec.json.Decoder(Answer)
+_ROW: Final = msgspec.json.Decoder(Row)
+
+
+def instruments_fetches(rest_url: str, instruments: Iterable[str]) -> Sequence[Fetch]:
+    """Requests for the lists that hold these instruments; for all there are, if none is named."""
+    base = rest_url.rstrip("/")
+    url = f"{base if '/api/' in base else f'{base}/api/v2'}/public/get_instruments?expired=false"
+    queries = sorted({query_of(name) for name in instruments}) or [f"currency=any&kind={kind}" for kind in KINDS]
+    return [Fetch(tag=query, url=f"{url}&{query}") for query in queries]
+
+
+def query_of(instrument: str) -> str:
+    """Which list an instrument is in, which the form of its name tells."""
+    name, dash, _ = instrument.partition("-")
+    if not dash:
+        return "currency=any&kind=spot"
+    base, _, quote = name.partition("_")
+    currency = quote or base
+    return f"currency={currency if currency in CURRENCIES else 'any'}"
+
+
+def decode_instruments(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:
+    """Metadata of all instruments of the list. One that no record could be made for is noted and left out.
+
+    Raises VenueProtocolError.
+    """
+    try:
+        answer = _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise VenueProtocolError(f"instruments: {error}") from error
+    infos = []
+    for raw in answer.result:
+        try:
+            row = _ROW.decode(raw)
+            if row.kind not in COMBOS:
+                infos.append(instrument_info(row))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            unknown.note(f"instrument: {error}", bytes(raw))
+    return infos
+
+
+def instrument_info(row: Row) -> InstrumentInfo:
+    """Metadata as the port wants it. Raises ValueError for what it cannot hold."""
+    is_inverse_option = row.kind == "option" and row.quote_currency == row.base_currency
+    quote = row.counter_currency or ("USD" if is_inverse_option else row.quote_currency)
+    settle = row.settlement_currency or (row.base_currency if quote == "USD" else quote)
+    symbol = symbol_of(row, quote, settle)
+    lot = min(row.contract_size, row.min_trade_amount)  # the contract of an option may be traded in parts
+    price_digits = min(digits_of(row.tick_size), digits_of(row.block_trade_tick_size or row.tick_size))
+    size_digits = digits_of(lot)
+    return InstrumentInfo(
+        instrument=row.instrument_name,
+        canonical_symbol=str(symbol),
+        price_exponent=max(price_digits - MORE_PRICE_DIGITS, -18),
+        size_exponent=min(size_digits, max(size_digits - MORE_SIZE_DIGITS, FINEST_SIZE)),
+        base=row.base_currency,
+        quote=quote,
+        trading=row.state not in ENDED if row.state else row.is_active,
+        settle="" if symbol.is_spot else settle,
+        size_unit=quote if row.kind == "future" and symbol.is_inverse else row.base_currency,
+        tick=plain_decimal(str(row.tick_size)),
+        lot=plain_decimal(str(lot)),
+        status=row.state,
+        data_types=OFFERED[symbol.product],
+    )
+
+
+def symbol_of(row: Row, quote: str, settle: str) -> Symbol:
+    """The canonical symbol. Raises ValueError, also for kinds that there is none for."""
+    match row.kind:
+        case "spot":
+            return spot(row.base_currency, quote)
+        case "future" if row.settlement_period == "perpetual":
+            return perpetual(row.base_currency, quote, settle)
+        case "future":
+            return future(row.base_currency, quote, date_of(row.expiration_timestamp), settle)
+        case "option":
+            expiry, right = date_of(row.expiration_timestamp), RIGHTS.get(row.option_type, row.option_type)
+            return option(row.base_currency, quote, expiry, str(row.strike), right, settle)
+    raise ValueError(f"a kind is called {row.kind!r}")
+
+
+def digits_of(step: Decimal) -> int:
+    """The exponent with which multiples of ``step`` are whole, at most 0. Raises ValueError."""
+    number = Decimal(plain_decimal(str(step)))
+    exponent = number.as_tuple().exponent
+    if number <= 0 or not isinstance(exponent, int) or exponent < -18:
+        raise ValueError(f"a tick or a lot is {step}")
+    return min(exponent, 0)

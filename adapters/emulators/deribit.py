@@ -1,0 +1,611 @@
+"""Deribit, the venue's side: the WebSocket and the calls that a feed handler needs.
+
+Written from the venue's documentation (docs.deribit.com, to November 2026), not from any client. Runs in the emulator
+process; ``mdring/emulator/server.py`` gives it sockets::
+
+    ws://HOST/ws/api/v2
+    {"jsonrpc":"2.0","id":1,"method":"public/subscribe","params":{"channels":["book.BTC-PERPETUAL.100ms"]}}
+
+Integrity: ``change_id`` is one count for all instruments, so it rises by any amount; each change names the one before
+it (``prev_change_id``). ``trade_seq`` counts the trades of an instrument.
+
+Quirks kept: channels that cannot be had are missing in the answer, which lists the others in an order of its own; a
+second subscription is granted and brings no snapshot; the keep-alive is the client's to ask for, and to answer; numbers
+are bare, small ones in scientific notation; a quote of an empty side is null; ``platform_state`` repeats itself.
+
+Not emulated: logins, hence the raw channels; combos; grouped books, candles, indices; connections that read slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from mdring.adapters.emulators.deribit_rest import (
+    DeribitMethods,
+    DeribitRest,
+    Pools,
+    RpcError,
+    invalid,
+    number,
+    stamps,
+)
+from mdring.emulator.book import Book, Level, Trade
+from mdring.emulator.derivatives import Contract, is_liquidation
+from mdring.emulator.market import Change, Event, Market, Top
+from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, Timer, VenueEmulator, Wire
+from mdring.emulator.window import ChangeWindow, Delta
+from mdring.record import Aggressor, DataType
+from mdring.symbol import Product as Kind
+from mdring.symbol import Symbol
+
+MS: Final = 1_000_000
+INTERVALS: Final = ("100ms", "agg2")
+SPOT_QUOTES: Final = ("USDC", "USDT", "EURR", "BTC", "ETH")
+PLATFORM_STATE: Final = "platform_state"
+LEAST_HEARTBEAT_S: Final = 10
+LIQUIDATED: Final = ("T", "M", "MT")
+
+
+class DeribitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The venue's limits and intervals; the defaults are the venue's own."""
+
+    interval_s: float = 0.1  # of the channels 100ms
+    slow_interval_s: float = 1.0  # of the channels agg2
+    platform_interval_s: float = 0.4
+    idle_s: float = 60.5  # without subscription, request and heartbeat: cut
+    heartbeat_slack_s: float = 0.6  # a test request comes so much later than asked for
+    test_patience_s: float = 10.0  # for the answer to it
+    connections: int = 32
+
+
+# ---- streams ----------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """One channel and who listens to it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sessions: list[DeribitSession] = []
+
+    def first(self) -> str | None:
+        """What a new listener gets at once, alone."""
+        return None
+
+    def join(self, session: DeribitSession) -> None:
+        """A new listener."""
+        data = self.first()
+        self.sessions.append(session)
+        if data is not None:
+            session.deliver(self.name, self._frame(data))
+
+    def leave(self, session: DeribitSession) -> None:
+        """One fewer."""
+        self.sessions.remove(session)
+
+    def publish(self, data: str) -> None:
+        """To all."""
+        frame = self._frame(data)
+        for session in self.sessions:
+            session.deliver(self.name, frame)
+
+    def _frame(self, data: str) -> bytes:
+        return (
+            f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"{self.name}","data":{data}}}}}'
+        ).encode()
+
+
+class BookStream(Stream):
+    """``book.X.100ms``: a snapshot, then what changed."""
+
+    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
+        super().__init__(f"book.{product.name}.{interval}")
+        self._product = product
+        self._host = host
+        self._bids: set[int] = set()  # prices that listeners have
+        self._asks: set[int] = set()
+        self._sent_id = 0
+        self.window = ChangeWindow(product.book, host, interval_s, self._on_delta)
+
+    def first(self) -> str:
+        """``{"timestamp":1790133840448,"type":"snapshot","change_id":193809616666,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[["new",228.51,0.22]],"asks":[["new",228.52,0.34]]}``"""
+        window = self.window
+        window.flush()  # the snapshot is as new as the last change
+        window.open = True
+        _, bids, asks = window.image()
+        self._bids, self._asks = {price for price, _ in bids}, {price for price, _ in asks}
+        self._sent_id = self._product.change_id(window.sent_id)
+        new: set[int] = set()
+        return self._message("snapshot", self._rows(bids, new), self._rows(asks, new), "")
+
+    def leave(self, session: DeribitSession) -> None:
+        super().leave(session)
+        self.window.open = bool(self.sessions)
+
+    def _on_delta(self, delta: Delta) -> None:
+        """``{"timestamp":1790133845258,"type":"change","change_id":193809650259,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[],"asks":[["change",228.58,91.89]],"prev_change_id":193809644396}``"""
+        previous, self._sent_id = self._sent_id, self._product.change_id(delta.last)
+        bids, asks = self._rows(delta.bids, self._bids), self._rows(delta.asks, self._asks)
+        self.publish(self._message("change", bids, asks, f',"prev_change_id":{previous}'))
+
+    def _rows(self, levels: Sequence[Level], known: set[int]) -> str:
+        rows = []
+        for level in levels:
+            price, size = level
+            action = "delete" if not size else "change" if price in known else "new"
+            (known.add if size else known.discard)(price)
+            rows.append(f'["{action}",' + ",".join(self._product.row(*level)) + "]")
+        return "[" + ",".join(rows) + "]"
+
+    def _message(self, kind: str, bids: str, asks: str, tail: str) -> str:
+        return (
+            f'{{"timestamp":{self._host.now_ns() // MS},"type":"{kind}","change_id":{self._sent_id},'
+            f'"instrument_name":"{self._product.name}","bids":{bids},"asks":{asks}{tail}}}'
+        )
+
+
+class TradeStream(Stream):
+    """``trades.X.100ms``: the trades of an interval in one message."""
+
+    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
+        super().__init__(f"trades.{product.name}.{interval}")
+        self._host = host
+        self._interval_s = interval_s
+        self._rows: list[str] = []
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are trades to be sent."""
+        return bool(self._rows)
+
+    def add(self, row: str) -> None:
+        """A trade has happened."""
+        if not self._rows:
+            self._host.after(self._interval_s, self._send)
+        self._rows.append(row)
+
+    def _send(self) -> None:
+        rows, self._rows = self._rows, []
+        self.publish("[" + ",".join(rows) + "]")
+
+
+class QuoteStream(Stream):
+    """``quote.X``: the best levels, at once."""
+
+    def __init__(self, product: Product) -> None:
+        super().__init__(f"quote.{product.name}")
+        self._product = product
+
+    def first(self) -> str:
+        return self._product.quote()
+
+
+class TickerStream(Stream):
+    """``ticker.X.100ms``: looked at every so often, sent whole if anything in it has changed."""
+
+    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
+        super().__init__(f"ticker.{product.name}.{interval}")
+        self._product = product
+        self._host = host
+        self._interval_s = interval_s
+        self._told = ""
+        self._is_running = False
+
+    def first(self) -> str:
+        if not self._is_running:
+            self._is_running = True
+            self._host.after(self._interval_s, self._look)
+        return self._product.ticker()
+
+    def _look(self) -> None:
+        self._is_running = bool(self.sessions)
+        if not self._is_running:
+            return
+        fields = self._product.ticker_fields()
+        if fields != self._told:
+            self._told = fields
+            self.publish(self._product.ticker())
+        self._host.after(self._interval_s, self._look)
+
+
+class PlatformStream(Stream):
+    """``platform_state``: that each index is not locked, in turn and over and over."""
+
+    def __init__(self, indices: Sequence[str], host: Host, interval_s: float) -> None:
+        super().__init__(PLATFORM_STATE)
+        self._indices = indices
+        self._host = host
+        self._interval_s = interval_s
+        self._turn = 0
+        self._is_running = False
+
+    def join(self, session: DeribitSession) -> None:
+        super().join(session)
+        if not self._is_running:
+            self._is_running = True
+            self._host.after(self._interval_s, self._repeat)
+
+    def lock(self, index: str, is_locked: bool) -> None:
+        """``{"price_index":"btc_usdc","locked":true,"reasons":[]}``"""
+        self.publish(f'{{"price_index":"{index}","locked":{str(is_locked).lower()},"reasons":[]}}')
+
+    def _repeat(self) -> None:
+        self._is_running = bool(self.sessions)
+        if self._is_running:
+            self._turn = (self._turn + 1) % len(self._indices)
+            self.lock(self._indices[self._turn], False)
+            self._host.after(self._interval_s, self._repeat)
+
+
+# ---- products ---------------------------------------------------------------------------------------------
+
+
+def venue_name(symbol: Symbol) -> str | None:
+    """The instrument_name; None for what the venue does not list: contracts but those in USD, inverse, and in USDC."""
+    if symbol.is_spot:
+        return f"{symbol.base}_{symbol.quote}" if symbol.quote in SPOT_QUOTES else None
+    if symbol.is_inverse and symbol.quote == "USD":
+        name = symbol.base
+    elif symbol.quote == symbol.settle == "USDC":
+        name = f"{symbol.base}_USDC"
+    else:
+        return None
+    if symbol.product is Kind.PERPETUAL:
+        return f"{name}-PERPETUAL"
+    day = datetime.strptime(symbol.expiry, "%Y%m%d")
+    name = f"{name}-{day.day}{day.strftime('%b%y').upper()}"
+    if symbol.product is Kind.OPTION:
+        name += f"-{symbol.strike.replace('.', 'd')}-{symbol.right}"
+    return name
+
+
+class Product:
+    """One instrument as this venue lists it, with its streams."""
+
+    def __init__(self, name: str, market: Market, book: Book, host: Host, options: DeribitOptions) -> None:
+        spec = book.spec
+        self.name = name
+        self.book = book
+        self.symbol = spec.symbol
+        self.kind = "future" if self.symbol.product is Kind.PERPETUAL else str(self.symbol.product)
+        self.currency = self.symbol.settle or self.symbol.quote
+        self.index_name = f"{self.symbol.base}_{self.symbol.quote}".lower()
+        self._contract = None if self.symbol.is_spot else Contract(market, book)
+        self._host = host
+        self._ids_per_change = len(market.books) + 1
+        self._numbers = lru_cache(maxsize=65_536)(lambda value, exponent: number(Decimal(value).scaleb(exponent)))
+        intervals = list(zip(INTERVALS, (options.interval_s, options.slow_interval_s), strict=True))
+        self.books = [BookStream(self, host, *interval) for interval in intervals]
+        self.trades = [TradeStream(self, host, *interval) for interval in intervals]
+        self.tickers = [TickerStream(self, host, *interval) for interval in intervals]
+        self.quotes = QuoteStream(self)
+
+    def streams(self) -> list[Stream]:
+        """All streams of the instrument."""
+        return [*self.books, *self.trades, *self.tickers, self.quotes]
+
+    def change_id(self, update_id: int) -> int:
+        """The count of all instruments' changes, of which every so many are this one's."""
+        return update_id * self._ids_per_change + self.book.index
+
+    def price(self, price: int) -> str:
+        """A price as the venue writes it."""
+        return self._numbers(price, self.book.spec.price_exponent)
+
+    def size(self, size: int) -> str:
+        """An amount as the venue writes it."""
+        return self._numbers(size, self.book.spec.size_exponent)
+
+    def row(self, price: int, size: int) -> list[str]:
+        """Price and amount of a level."""
+        return [self.price(price), self.size(size)]
+
+    def trade(self, trade: Trade, trade_id: str) -> str:
+        """``{"timestamp":1765531356452,"price":92294.5,"amount":10.0,"direction":"sell","index_price":92276.75,"instrument_name":"BTC-PERPETUAL","trade_seq":271252854,"mark_price":92287.11,"tick_direction":2,"contracts":1.0,"trade_id":"403691824"}``"""
+        mark, index = self._marks()
+        direction = "sell" if trade.aggressor == Aggressor.SELL else "buy"
+        is_forced = not self.symbol.is_spot and is_liquidation(trade)
+        liquidation = f',"liquidation":"{LIQUIDATED[trade.run // 50 % 3]}"' if is_forced else ""
+        return (
+            f'{{"timestamp":{trade.ts_event // MS},"price":{self.price(trade.price)},"amount":{self.size(trade.size)},'
+            f'"direction":"{direction}","index_price":{index},"instrument_name":"{self.name}",'
+            f'"trade_seq":{trade.trade_id},"mark_price":{mark},"tick_direction":{trade.run % 4},'
+            f'"contracts":{number(Decimal(trade.size // self.book.spec.step))},"trade_id":"{trade_id}"{liquidation}}}'
+        )
+
+    def quote(self) -> str:
+        """``{"timestamp":1765541767174,"instrument_name":"BTC-PERPETUAL","best_ask_price":92288.5,"best_bid_price":92288.0,"best_ask_amount":99470.0,"best_bid_amount":133440.0}``"""
+        return f'{{"timestamp":{self._host.now_ns() // MS},"instrument_name":"{self.name}",{self._best("null")}}}'
+
+    def ticker(self) -> str:
+        """A ticker; what the day was like is left to the imagination."""
+        return f'{{"timestamp":{self._host.now_ns() // MS},{self.ticker_fields()}}}'
+
+    def ticker_fields(self) -> str:
+        """A ticker but for its time."""
+        mark, index = self._marks()
+        fields = [
+            '"state":"open","stats":{"high":null,"low":null,"price_change":null,"volume":0.0}',
+            f'"index_price":{index},"instrument_name":"{self.name}","last_price":null,"mark_price":{mark}',
+            f'"estimated_delivery_price":{index},{self._best("0.0")}',
+        ]
+        contract = self._contract
+        if contract is not None:
+            fields.append(f'"open_interest":{number(contract.open_interest())}')
+            if self.symbol.product is Kind.PERPETUAL:
+                rate = number(contract.funding_rate())
+                fields.append(f'"current_funding":{rate},"funding_8h":{rate}')
+            elif self.symbol.product is Kind.OPTION:
+                greeks = '"delta":0.5,"gamma":0.00002,"vega":60.1,"theta":-40.2,"rho":12.3'
+                fields.append(f'"greeks":{{{greeks}}},"mark_iv":50.0,"bid_iv":49.0,"ask_iv":51.0,"interest_rate":0.0')
+        return ",".join(fields)
+
+    def _best(self, empty: str) -> str:
+        _, bids, asks = self.book.depth(1)
+        bid, bid_size = self.row(*bids[0]) if bids else (empty, "0.0")
+        ask, ask_size = self.row(*asks[0]) if asks else (empty, "0.0")
+        return (
+            f'"best_ask_price":{ask},"best_bid_price":{bid},"best_ask_amount":{ask_size},"best_bid_amount":{bid_size}'
+        )
+
+    def _marks(self) -> tuple[str, str]:
+        """Mark and index price. An option's mark is the middle of its own book, for the index is another thing."""
+        contract = self._contract
+        if contract is not None and self.symbol.product is not Kind.OPTION:
+            return number(contract.mark_price()), number(contract.index_price())
+        _, bids, asks = self.book.depth(1)
+        best = [price for price, _ in (*bids, *asks)] or [self.book.spec.reference_price]
+        middle = number((Decimal(sum(best)) / len(best)).scaleb(self.book.spec.price_exponent))
+        return middle, middle if contract is None else number(contract.index_price())
+
+
+# ---- connections ------------------------------------------------------------------------------------------
+
+
+class DeribitSession(Session):
+    """The protocol on one connection."""
+
+    def __init__(self, emulator: DeribitEmulator, wire: Wire) -> None:
+        self._emulator = emulator
+        self._options = emulator.settings
+        self._wire = wire
+        self._streams: list[Stream] = []
+        self._pools = Pools()
+        self._active_ns = wire.now_ns()
+        self._heartbeat_s = 0.0
+        self._heartbeat: Timer | None = None
+        self._has_data = False  # since the last heartbeat
+        self._patience: Timer | None = None
+
+    def on_open(self) -> None:
+        self._emulator.sessions.add(self)
+        self._wire.after(self._options.idle_s, self._check_idle)
+
+    def on_ping(self, payload: bytes) -> None:
+        """The server's answer is all."""
+
+    def on_pong(self, payload: bytes) -> None:
+        """Nothing to be done: the venue sends no ping frames."""
+
+    def on_close(self) -> None:
+        self._emulator.sessions.discard(self)
+        for stream in self._streams:
+            stream.leave(self)
+        self._streams.clear()
+
+    def deliver(self, title: str, frame: bytes) -> None:
+        """Market data."""
+        self._has_data = True
+        self._wire.deliver(title, frame)
+
+    def on_text(self, payload: bytes) -> None:
+        """A request, and its answer."""
+        begin_ns = self._active_ns = self._wire.now_ns()
+        identity: dict[str, Any] = {}
+        joined: list[Stream] = []
+        try:
+            request = _parse(payload)
+            identity = {key: request[key] for key in ("id",) if key in request}
+            method, params = request["method"], request.get("params", {})
+            if not isinstance(params, dict):
+                raise invalid("params", "value must be an object")
+            self._pools.spend(method, begin_ns)
+            outcome = {"result": self._call(method, params, joined)}
+        except RpcError as error:
+            outcome = {"error": error.as_object()}
+        answer = {"jsonrpc": "2.0", **identity, **outcome, **stamps(begin_ns, self._wire.now_ns())}
+        self._wire.reply(msgspec.json.encode(answer).decode())
+        for stream in joined:
+            stream.join(self)
+        if outcome.get("error", {}).get("code") == 10028:
+            self._wire.close(1000, "too_many_requests")
+
+    def _call(self, method: str, params: Mapping[str, Any], joined: list[Stream]) -> Any:
+        """The result of a request; ``joined`` gets the streams that begin after the answer."""
+        match method:
+            case "public/subscribe":
+                return self._subscribe(_channels(params), joined)
+            case "public/unsubscribe":
+                return self._unsubscribe(_channels(params))
+            case "public/unsubscribe_all":
+                self._unsubscribe([stream.name for stream in self._streams])
+                return "ok"
+            case "public/set_heartbeat":
+                return self._set_heartbeat(params.get("interval"))
+            case "public/disable_heartbeat":
+                self._stop_heartbeat()
+                return "ok"
+            case "public/test" if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+        return self._emulator.methods.call(method, params)
+
+    def _subscribe(self, names: Sequence[str], joined: list[Stream]) -> list[str]:
+        if any(name.endswith(".raw") for name in names):
+            raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
+        granted = []
+        for name in names:
+            stream = self._emulator.streams_by_name.get(name)
+            if stream is None:
+                continue
+            granted.append(name)
+            if stream not in self._streams:
+                self._streams.append(stream)
+                joined.append(stream)
+        return sorted(set(granted), reverse=True)
+
+    def _unsubscribe(self, names: Sequence[str]) -> list[str]:
+        ended = []
+        for stream in [stream for stream in self._streams if stream.name in names]:
+            self._streams.remove(stream)
+            stream.leave(self)
+            ended.append(stream.name)
+        return sorted(ended, reverse=True)
+
+    def _set_heartbeat(self, interval: Any) -> str:
+        if not isinstance(interval, int | float) or interval < LEAST_HEARTBEAT_S:
+            raise invalid("interval", f"value must be at least {LEAST_HEARTBEAT_S}")
+        self._stop_heartbeat()
+        self._heartbeat_s = float(interval) + self._options.heartbeat_slack_s
+        self._heartbeat = self._wire.after(self._heartbeat_s, self._beat)
+        return "ok"
+
+    def _stop_heartbeat(self) -> None:
+        for timer in (self._heartbeat, self._patience):
+            if timer is not None:
+                timer.cancel()
+        self._heartbeat = self._patience = None
+
+    def _beat(self) -> None:
+        """On a busy connection the data are heartbeat enough; the test request comes nevertheless."""
+        for kind in ("test_request",) if self._has_data else ("heartbeat", "test_request"):
+            self._wire.reply(f'{{"jsonrpc":"2.0","method":"heartbeat","params":{{"type":"{kind}"}}}}')
+        self._has_data = False
+        if self._patience is None:
+            self._patience = self._wire.after(self._options.test_patience_s, self._give_up)
+        self._heartbeat = self._wire.after(self._heartbeat_s, self._beat)
+
+    def _give_up(self) -> None:
+        self._wire.close(4000, "heartbeat close")
+
+    def _check_idle(self) -> None:
+        rest_ns = self._active_ns + round(self._options.idle_s * 10**9) - self._wire.now_ns()
+        is_busy = self._streams or self._heartbeat is not None
+        if rest_ns <= 0 and not is_busy:
+            self._wire.reset()
+        else:
+            self._wire.after(self._options.idle_s if is_busy else rest_ns / 10**9, self._check_idle)
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    """A request that has the form of one. Raises RpcError."""
+    try:
+        request = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise RpcError(11050, "bad_request", "invalid json") from None
+    if not isinstance(request, dict) or not isinstance(request.get("method"), str):
+        raise RpcError(11050, "bad_request", "no method")
+    return request
+
+
+def _channels(params: Mapping[str, Any]) -> list[str]:
+    """The list of channels. Raises RpcError."""
+    channels = params.get("channels")
+    if not isinstance(channels, list) or not all(isinstance(channel, str) for channel in channels):
+        raise invalid("channels", "value must be a list")
+    return channels
+
+
+# ---- the venue --------------------------------------------------------------------------------------------
+
+
+class DeribitEmulator(VenueEmulator):
+    """Deribit over the simulated market."""
+
+    venue: ClassVar[str] = "deribit"
+    options: ClassVar[type[Struct]] = DeribitOptions
+    streams: ClassVar[Mapping[DataType, str]] = {
+        DataType.TRADE: "trades.",
+        DataType.BBO: "quote.",
+        DataType.BOOK: "book.",
+        DataType.FUNDING: "ticker.",
+        DataType.MARK: "ticker.",
+        DataType.OPEN_INTEREST: "ticker.",
+        DataType.LIQUIDATION: "trades.",
+    }
+    refuses_unknown: ClassVar[bool] = True
+
+    def __init__(self, market: Market, host: Host, options: DeribitOptions) -> None:
+        self.settings = options
+        self.sessions: set[DeribitSession] = set()
+        named = [(venue_name(book.spec.symbol), book) for book in market.books]
+        self._by_name = {name: Product(name, market, book, host, options) for name, book in named if name is not None}
+        self._products = {product.book.index: product for product in self._by_name.values()}
+        indices = sorted({product.index_name for product in self._by_name.values()}) or ["btc_usd"]
+        self.platform = PlatformStream(indices, host, options.platform_interval_s)
+        streams = [stream for product in self._by_name.values() for stream in product.streams()]
+        self.streams_by_name: dict[str, Stream] = {stream.name: stream for stream in (*streams, self.platform)}
+        self.methods = DeribitMethods(self._by_name, host)
+        self._rest = DeribitRest(self.methods, host)
+        self._trade_ids: dict[str, int] = {}  # by currency
+
+    def accept(self, path: str, query: Mapping[str, str], wire: Wire) -> Session | Refusal:
+        if path != "/ws/api/v2":
+            return Refusal(404)
+        if len(self.sessions) >= self.settings.connections:
+            return Refusal(429)
+        return DeribitSession(self, wire)
+
+    def rest(self, request: RestRequest) -> RestResponse:
+        return self._rest.answer(request)
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        products = self._products
+        for event in events:
+            product = products.get(event.instrument)
+            if product is None:
+                continue
+            if type(event) is Trade:
+                self._on_trade(product, event)
+            elif type(event) is Top:
+                if product.quotes.sessions:
+                    product.quotes.publish(product.quote())
+            elif type(event) is Change:
+                for book in product.books:
+                    book.window.on_change()
+
+    def _on_trade(self, product: Product, trade: Trade) -> None:
+        """Ids count the trades of a currency; but for BTC, its name stands before."""
+        currency = product.currency
+        count = self._trade_ids[currency] = self._trade_ids.get(currency, 10_000_000) + 1
+        listened = [stream for stream in product.trades if stream.sessions]
+        if listened:
+            row = product.trade(trade, str(count) if currency == "BTC" else f"{currency}-{count}")
+            for stream in listened:
+                stream.add(row)
+
+    def is_drained(self) -> bool:
+        return not any(
+            any(book.window.is_collecting for book in product.books)
+            or any(stream.is_waiting for stream in product.trades)
+            for product in self._products.values()
+        )
+
+    def announce_shutdown(self) -> None:
+        self.platform.publish('{"maintenance":true}')
+
+    def instruments(self) -> Mapping[str, str]:
+        return {product.book.spec.canonical_symbol: name for name, product in self._by_name.items()}
+
+    def book_of(self, instrument: str) -> Book:
+        return self._by_name[instrument].book
+
+    def level_text(self, book: Book, level: Level) -> list[str]:
+        return self._products[book.index].row(*level)
