@@ -169,7 +169,11 @@ class InstrumentInfo(Struct, frozen=True):
 
 
 class Connection(Struct, frozen=True):
-    """A WebSocket connection that the adapter wants, and the instruments that travel on it."""
+    """A WebSocket connection that the adapter wants, and the instruments that travel on it.
+
+    An instrument may travel on several. Then ``resync`` is called while any of them is open; that of its book may be
+    closed.
+    """
 
     connection: int
     url: str

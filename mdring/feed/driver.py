@@ -76,7 +76,7 @@ class Driver:
         self._counters = counters
         self._venue_channel = venue_channel
         self._channels: Mapping[str, Channel] = {}
-        self._connection_of: dict[str, int] = {}
+        self._connections_of: dict[str, list[int]] = {}
         self._links: dict[int, Link] = {}
         self._published_counts = AdapterCounts()
 
@@ -84,7 +84,8 @@ class Driver:
         """The channels by instrument, and the instruments of each connection."""
         self._channels = channels
         for connection, instruments in connections.items():
-            self._connection_of.update(dict.fromkeys(instruments, connection))
+            for instrument in instruments:
+                self._connections_of.setdefault(instrument, []).append(connection)
 
     # ---- what happens to a connection --------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Driver:
             # Also if the adapter takes the book for invalid already: the CLEAR that said so may be what was lost.
             emit.clear(channel, Reason.RING_FULL)
             emit.end()
-            if self._states.is_connected(self._connection_of.get(channel.instrument, -1)):
+            if any(self._states.is_connected(one) for one in self._connections_of.get(channel.instrument, ())):
                 requests += self._adapter.resync(channel.instrument, now_ns, Reason.RING_FULL, emit)
         self._finish(requests)
 

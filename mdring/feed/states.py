@@ -3,7 +3,7 @@
 Part of the worker; ``life_cycle.py`` and ``metadata.py`` announce, ``driver.py`` repeats after a loss. A STATUS
 with instrument_id 0 speaks for the whole venue, so with several connections it tells the worst of their states
 (CIRCUIT_OPEN, DISCONNECTED, RECONNECTING, CONNECTED, in this order), and each instrument gets a STATUS of its own
-connection besides::
+connection besides. One that travels on several of them is told the worst of those, whenever it changes::
 
     states = ConnectionStates(venue_channel, counters)
     states.set_connections({0: channels})
@@ -13,7 +13,7 @@ connection besides::
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -46,11 +46,20 @@ class ConnectionStates:
         self._channels: Mapping[int, Sequence[Channel]] = {BEFORE_CONNECTIONS: ()}
         self._announced: dict[int, Announcement] = {}
         self._told: Announcement | None = None
+        self._shared: dict[str, Sequence[int]] = {}  # instruments that travel on several connections, and on which
+        self._told_of: dict[str, Announcement] = {}  # of these
 
     def set_connections(self, channels: Mapping[int, Sequence[Channel]]) -> None:
         """From now on these are the connections, with the channels that travel on each. None is open yet."""
         self._channels = channels
-        self._announced = dict.fromkeys(channels, Announcement(State.RECONNECTING, Reason.STARTED))
+        begun = Announcement(State.RECONNECTING, Reason.STARTED)
+        self._announced = dict.fromkeys(channels, begun)
+        travels: dict[str, list[int]] = {}
+        for connection, entries in channels.items():
+            for channel in entries:
+                travels.setdefault(channel.instrument, []).append(connection)
+        self._shared = {instrument: numbers for instrument, numbers in travels.items() if len(numbers) > 1}
+        self._told_of = dict.fromkeys(self._shared, begun)
 
     def is_connected(self, connection: int) -> bool:
         """Whether the connection is established."""
@@ -62,8 +71,8 @@ class ConnectionStates:
         self._announced[connection] = announcement
         if len(self._channels) > 1:
             for channel in self._channels[connection]:
-                _stage(emit, channel, announcement)
-        worst = self._worst()
+                self._stage_own(emit, channel, announcement)
+        worst = self._worst(self._announced)
         if (
             self._told is None
             or worst.state is not self._told.state
@@ -80,11 +89,21 @@ class ConnectionStates:
         if len(self._channels) > 1:
             for connection, announcement in self._announced.items():
                 for channel in self._channels[connection]:
-                    _stage(emit, channel, announcement)
+                    _stage(emit, channel, self._told_of.get(channel.instrument, announcement))
         emit.end()
 
-    def _worst(self) -> Announcement:
-        return min(self._announced.values(), key=lambda announced: _WORST_FIRST.index(announced.state))
+    def _stage_own(self, emit: Emit, channel: Channel, announcement: Announcement) -> None:
+        """What an instrument is told of a connection of its own."""
+        instrument = channel.instrument
+        if instrument in self._shared:
+            announcement = self._worst(self._shared[instrument])
+            if announcement == self._told_of[instrument]:
+                return
+            self._told_of[instrument] = announcement
+        _stage(emit, channel, announcement)
+
+    def _worst(self, connections: Iterable[int]) -> Announcement:
+        return min((self._announced[one] for one in connections), key=lambda one: _WORST_FIRST.index(one.state))
 
     def _show(self, worst: Announcement) -> None:
         connected = sum(announced.state is State.CONNECTED for announced in self._announced.values())

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import MagicMock
 
 from mdring.counters import Counter
 from mdring.feed.adapter import (
@@ -19,7 +20,9 @@ from mdring.feed.adapter import (
     Send,
     Subscription,
 )
-from mdring.feed.emit import Emit
+from mdring.feed.driver import Driver
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.states import Announcement, ConnectionStates
 from mdring.record import DataType, Kind, Reason, State
 from tests.feed.paper import PaperAdapter, PaperOptions
 from tests.feed.paper_venue import PaperVenue
@@ -112,3 +115,25 @@ def test_metadata_may_come_in_pages(run_folder: Path, tmp_path: Path) -> None:
             assert venue.rest_requests[:2] == ["/instruments", "/instruments"]
 
     patiently(main())
+
+
+def test_lost_book_is_rebuilt_whichever_of_its_instruments_connections_is_the_last() -> None:
+    """Of two connections of an instrument the second one is closed; the book travels on the first."""
+    asked = []
+
+    class TwoWays(PaperAdapter):
+        def resync(self, instrument: str, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
+            asked.append((instrument, reason))
+            return ()
+
+    channel = Channel("AAA", 1, 1, 0, 0)
+    publisher = MagicMock(emit=Emit())
+    publisher.end_loss.return_value = MagicMock(records=3, statuses=0, books=[channel])
+    states = ConnectionStates(channel, MagicMock())
+    adapter = TwoWays(Endpoints("ws://venue", "http://venue"), PaperOptions(), ())
+    driver = Driver(adapter, publisher, states, MagicMock(), MagicMock(), channel)
+    driver.bind({"AAA": channel}, {0: ["AAA"], 1: ["AAA"]})
+    states.set_connections({0: [channel], 1: [channel]})
+    states.announce(publisher.emit, 0, Announcement(State.CONNECTED, Reason.NONE))
+    driver.end_loss()
+    assert asked == [("AAA", Reason.RING_FULL)]
