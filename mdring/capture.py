@@ -12,7 +12,7 @@ program saw them::
 ``decode_capture`` does offline what a worker does live: the same adapter object, the same stage, no socket and no
 ring. ``mdring decode`` calls it::
 
-    summary = decode_capture("binance", None, {}, subscriptions, Path("binance.jsonl.gz"), Path("out"))
+    summary = decode_capture("binance", None, {}, wishes_of(venue), Path("binance.jsonl.gz"), Path("out"))
     records = np.load("out/records.npy")
 
 The adapter's fetches are answered from the recorded responses, in their place: one that the capture has passed is
@@ -30,7 +30,7 @@ import io
 import shutil
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, cast
@@ -50,12 +50,12 @@ from mdring.feed.adapter import (
     Rejected,
     Request,
     Response,
-    Subscription,
     VenueProtocolError,
     load_adapter,
 )
 from mdring.feed.emit import Channel, Emit
-from mdring.record import RECORD, Kind, Reason, State
+from mdring.feed.subscriptions import Wish, named, resolve
+from mdring.record import RECORD, DataType, Kind, Reason, State
 
 # ---- the format -------------------------------------------------------------------------------------------
 
@@ -246,7 +246,8 @@ class DecodeSummary(Struct, frozen=True, kw_only=True):
     checksums: int  # of the venue, compared with ours
     books: int
     books_in_sync: int  # at the end
-    unknown_instruments: list[str]  # subscribed to, but not in the venue's list
+    unknown_instruments: list[str]  # subscribed to, but not in the venue's list; and patterns that match none of it
+    not_offered: list[str]  # subscribed to of an instrument, and not offered of it
     unanswered: list[str]  # URLs that the capture has no (further) answer to
 
 
@@ -317,18 +318,26 @@ class OfflineDriver:
         self.frames = 0
         self.reject_reasons: Counter[str] = Counter()
 
-    def bind(self, infos: Sequence[InstrumentInfo]) -> None:
-        """Give each instrument its id, 1 the first."""
+    def bind(self, infos: Sequence[InstrumentInfo], subscribed: Iterable[str]) -> None:
+        """Give each instrument its id, 1 the first, and the adapter the channels of those subscribed to."""
         for number, info in enumerate(infos, start=1):
             self._channels[info.instrument] = Channel(
                 info.instrument, number, 1, info.price_exponent, info.size_exponent
             )
-        self._adapter.bind(self._channels)
+        self._adapter.bind({name: self._channels[name] for name in subscribed})
         self._connections = {connection.connection for connection in self._adapter.connections()}
 
     def reject_instrument(self, instrument: str) -> None:
         """Say that the venue does not list it."""
         self._emit.status(self._venue_channel, State.REJECTED, Reason.UNKNOWN_INSTRUMENT, detail=instrument)
+        self._emit.end()
+
+    def reject_data_type(self, instrument: str, data_type: DataType) -> None:
+        """Say that the venue does not offer it."""
+        detail = f"not offered: {data_type.name.lower()}"
+        self._emit.status(
+            self._channels[instrument], State.REJECTED, Reason.SUBSCRIBE_REJECTED, data_type, detail=detail
+        )
         self._emit.end()
 
     def on_event(self, event: CaptureEvent) -> None:
@@ -488,7 +497,7 @@ def decode_capture(
     adapter_name: str,
     endpoints: Endpoints | None,
     options: Mapping[str, Any],
-    subscriptions: Sequence[Subscription],
+    wishes: Sequence[Wish],
     capture_path: Path,
     out_dir: Path,
     *,
@@ -501,23 +510,22 @@ def decode_capture(
     default the adapter's name. Raises CaptureError, KeyError (no such adapter), msgspec.ValidationError (options).
     """
     adapter_class = load_adapter(adapter_name)
-    adapter = adapter_class(
-        endpoints or adapter_class.endpoints, msgspec.convert(dict(options), adapter_class.options), subscriptions
-    )
-    known = {info.instrument: info for info in learn_metadata(adapter, capture_path)}
-    infos = [
-        known[wanted.instrument].with_symbol(wanted.canonical_symbol)
-        for wanted in subscriptions
-        if wanted.instrument in known
-    ]
-    unknown = [subscription.instrument for subscription in subscriptions if subscription.instrument not in known]
+    converted = msgspec.convert(dict(options), adapter_class.options)
+    learner = adapter_class(endpoints or adapter_class.endpoints, converted, named(wishes))
+    known = {info.instrument: info for info in learn_metadata(learner, capture_path)}
+    # What was recorded may have been halted later, or is not traded any more: if it is named, it is decoded.
+    resolved = resolve(wishes, known, adapter_class, named_must_trade=False)
+    adapter = adapter_class(endpoints or adapter_class.endpoints, converted, resolved.subscriptions)
+    unknown = [*resolved.unknown, *resolved.unmatched]
 
     out_dir.mkdir(parents=True, exist_ok=True)
     with RecordFile(out_dir / "records.npy") as out:
         driver = OfflineDriver(adapter, out)
         for instrument in unknown:
             driver.reject_instrument(instrument)
-        driver.bind(infos)
+        driver.bind(resolved.infos, [subscription.instrument for subscription in resolved.subscriptions])
+        for name, data_type in resolved.not_offered:
+            driver.reject_data_type(name, data_type)
         for event in read_capture(capture_path):
             driver.on_event(event)
         driver.write_out()
@@ -530,7 +538,7 @@ def decode_capture(
             info.price_exponent,
             info.size_exponent,
         )
-        for number, info in enumerate(infos, start=1)
+        for number, info in enumerate(resolved.infos, start=1)
     ]
     (out_dir / "instruments.json").write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=2) + b"\n")
     counts = adapter.counts
@@ -542,12 +550,13 @@ def decode_capture(
         resyncs=counts.resyncs,
         rejects=driver.reject_reasons.total(),
         reject_reasons=dict(driver.reject_reasons),
-        ignored=counts.ignored,
+        ignored=learner.counts.ignored + counts.ignored,
         repeated=counts.repeated,
         snapshots=counts.snapshots,
         checksums=counts.checksums,
         books=counts.books,
         books_in_sync=counts.books_valid,
         unknown_instruments=unknown,
+        not_offered=[f"{name} {data_type.name.lower()}" for name, data_type in resolved.not_offered],
         unanswered=driver.responses.unanswered,
     )

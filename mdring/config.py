@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -82,12 +82,20 @@ RestUrl = Annotated[
 ]
 
 
+PATTERN_INSTRUMENTS: Final = 500
+"""What room for books is made for, where nobody knows yet how many instruments a pattern matches."""
+MIN_ROWS: Final = 4_095
+PATTERN_ROWS: Final = 8_191
+"""All that the largest venues list as trading, some of them together."""
+
+
 class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[run]``: where the run lives. ``directory`` should be on a tmpfs: the segments are memory."""
 
     name: Name = "default"
     directory: Text = str(RUNS_DIRECTORY)
-    state_directory: Text = "~/.local/state/mdring"  # what outlives a run: quarantine files, logs
+    state_directory: Text = "~/.local/state/mdring"  # what outlives a run: quarantine files, lists of instruments
+    max_instruments: Annotated[int, Meta(ge=0, le=2**20)] = 0  # 0: see Config.instrument_rows
 
     @property
     def path(self) -> Path:
@@ -169,6 +177,7 @@ class ConnectionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     subscribe_timeout_ms: Milliseconds = 10_000
     first_data_timeout_ms: Milliseconds = 30_000
     rest_timeout_ms: Milliseconds = 10_000
+    metadata_timeout_ms: Milliseconds = 10_000  # no list of instruments by then: the one on disk, if there is one
     stale_after_ms: MillisecondsOrAdapters = 0  # no data for so long: reconnect
     ping_interval_ms: Milliseconds = 20_000
     pong_timeout_ms: Milliseconds = 10_000
@@ -191,13 +200,19 @@ class QuarantineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class SubscriptionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[venues.subscriptions]]``: one instrument of the venue.
+    """``[[venues.subscriptions]]``: one instrument of the venue, or all that a pattern matches.
 
     ``instrument`` is the venue's own name. An absent ``canonical_symbol`` is derived from the venue's
-    metadata.
+    metadata. ``match`` is a pattern (``*``, ``?``, ``[…]``) of the venue's name or of the canonical symbol, and
+    means instruments that are trading, less those that a pattern of ``exclude`` matches. An instrument that stands
+    under its name is no pattern's; what several patterns match is the first one's.
     """
 
-    instrument: Text
+    ALTERNATIVES: ClassVar[tuple[tuple[str, ...], ...]] = (("instrument", "match"),)
+
+    instrument: Text | None = None
+    match: Text | None = None
+    exclude: tuple[Text, ...] = ()
     canonical_symbol: Text | None = None
     data_types: Annotated[tuple[Text, ...], Meta(min_length=1)]
 
@@ -252,9 +267,29 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {venue.id: number for number, venue in enumerate(self.venues, 1) if venue.enabled}
 
     @property
+    def has_patterns(self) -> bool:
+        """Whether only the venues' lists can tell which instruments the enabled venues subscribe to."""
+        return any(entry.match is not None for venue in self.enabled_venues for entry in venue.subscriptions)
+
+    @property
     def subscription_count(self) -> int:
-        """Number of instruments that the enabled venues subscribe to."""
-        return sum(len(venue.subscriptions) for venue in self.enabled_venues)
+        """Number of instruments that the enabled venues subscribe to; a pattern is taken for PATTERN_INSTRUMENTS."""
+        entries = [entry for venue in self.enabled_venues for entry in venue.subscriptions]
+        return sum(1 if entry.match is None else PATTERN_INSTRUMENTS for entry in entries)
+
+    @property
+    def instrument_rows(self) -> int:
+        """Rows of the instrument table: ``run.max_instruments`` besides row 0, which is none; or if that is 0, room for
+        what the subscriptions need at most, twice, for an instrument takes a second id if its venue changes the tick
+        size beyond its exponents; where there are patterns, PATTERN_ROWS at least."""
+        wanted = self.run.max_instruments or max(
+            2 * self.subscription_count, PATTERN_ROWS if self.has_patterns else MIN_ROWS
+        )
+        return wanted + 1
+
+    def listing(self, venue_id: str) -> Path:
+        """The file that keeps the venue's list of instruments."""
+        return self.run.state_path / f"metadata-{venue_id}.json"
 
     @property
     def checkpoint_bytes(self) -> int:

@@ -93,6 +93,7 @@ def _resolve_venue(reader: StrictReader, config: Config, venue: VenueConfig, fol
     for subscription in venue.subscriptions:
         _check_length(reader, subscription, "instrument")
         _check_length(reader, subscription, "canonical_symbol")
+        _check_pattern(reader, subscription)
     if venue.ca_file is not None:
         venue = structs.replace(venue, ca_file=_check_file(reader, f"{key}.ca_file", venue.ca_file, folder))
     adapter = _load_adapter(reader, key, venue)
@@ -208,6 +209,20 @@ def _check_length(reader: StrictReader, subscription: SubscriptionConfig, name: 
             "is too long",
             found=value,
             valid=f"at most {_MAX_NAME_BYTES} bytes",
+        )
+
+
+def _check_pattern(reader: StrictReader, subscription: SubscriptionConfig) -> None:
+    """Each key beside the one of ``instrument`` and ``match`` that it belongs to."""
+    key = reader.key_of(subscription)
+    if subscription.match is None and subscription.exclude:
+        reader.report(f"{key}.exclude", "is for patterns", found=subscription.exclude, valid="beside 'match' only")
+    if subscription.match is not None and subscription.canonical_symbol is not None:
+        reader.report(
+            f"{key}.canonical_symbol",
+            "cannot be that of all instruments of a pattern",
+            found=subscription.canonical_symbol,
+            valid="beside 'instrument' only",
         )
 
 

@@ -8,6 +8,8 @@ Called by ``config.load`` in whichever process starts a run or checks a file, al
     tape = reader.read(TapeConfig, {"slot": 65536}, "tape")
     reader.problems[0].message      # unknown key; did you mean 'slots'?
 
+A Struct may name keys of which exactly one must be given: ``ALTERNATIVES: ClassVar = (("instrument", "match"),)``.
+
 A Struct is built even if some of its values are wrong, with defaults in their place, so that the checks
 that follow can look at the rest. Hence whoever calls looks at ``problems`` before using the result.
 """
@@ -116,7 +118,7 @@ class StrictReader:
             if name not in fields:
                 self._add_unknown(_join(key, name), name, fields)
         values: dict[str, Any] = {}
-        complete = True
+        complete = self._check_alternatives(type_, value, key)
         for name, field in fields.items():
             where = _join(key, name)
             converted: Any = _INVALID
@@ -129,6 +131,18 @@ class StrictReader:
             elif field.required:
                 complete = False
         return self._build(type_, values, key) if complete else _INVALID
+
+    def _check_alternatives(self, type_: type[Struct], table: Mapping[str, Any], key: str) -> bool:
+        """Whether one of each group of keys in the Struct's class variable ``ALTERNATIVES`` is there, and one only."""
+        groups: tuple[tuple[str, ...], ...] = getattr(type_, "ALTERNATIVES", ())
+        for names in groups:
+            there = [name for name in names if name in table]
+            valid = f"exactly one of {', '.join(names)}"
+            if not there:
+                self._add(_join(key, names[0]), "is missing", valid=valid)
+            for name in there[1:]:
+                self._add(_join(key, name), f"cannot stand beside '{there[0]}'", table[name], valid)
+        return all(sum(name in table for name in names) == 1 for names in groups)
 
     def _build(self, cls: type[Struct], values: Mapping[str, Any], key: str) -> Any:
         try:

@@ -70,6 +70,7 @@ class Counter(IntEnum):
     CHECKPOINTS = 31  # book keeper: written
     CHECKPOINT_LAG = 32  # book keeper: records that a late joiner has to replay
     BOOKS_WITHOUT_CHECKPOINT = 33  # book keeper: for want of room nobody can join them late
+    METADATA_NS = 34  # when the list of instruments in use was learnt, CLOCK_REALTIME; old: the venue's REST was dead
 
 
 class Histogram(IntEnum):

@@ -311,6 +311,48 @@ class TestMissingKeys:
         assert list(report) == ["venues[0].subscriptions[1].instrument", "venues[0].subscriptions[1].data_types"]
 
 
+class TestPatterns:
+    PATTERN = '[[venues.subscriptions]]\nmatch = "*-USDT"\nexclude = ["BTC-*"]\ndata_types = ["trade"]\n'
+
+    def test_stand_beside_instruments(self, write: Write) -> None:
+        config = load(write(venue() + self.PATTERN))
+        pattern = config.venues[0].subscriptions[1]
+        assert (pattern.instrument, pattern.match, pattern.exclude) == (None, "*-USDT", ("BTC-*",))
+        assert config.has_patterns
+
+    @pytest.mark.parametrize(
+        ("text", "key", "words"),
+        [
+            ('instrument = "A"\nmatch = "*"', "match", "cannot stand beside 'instrument'"),
+            ("", "instrument", "is missing; valid: exactly one of instrument, match"),
+            ('instrument = "A"\nexclude = ["B"]', "exclude", "beside 'match' only"),
+            ('match = "*"\ncanonical_symbol = "A-B"', "canonical_symbol", "beside 'instrument' only"),
+            ('match = ""', "match", "not empty"),
+            ("match = 3", "match", "not empty"),
+            ('match = "*"\nexclude = "B"', "exclude", "must be an array"),
+            ('match = "*"\nexclude = [""]', "exclude[0]", "not empty"),
+            ('matsch = "*"', "matsch", "did you mean 'match'?"),
+        ],
+    )
+    def test_errors_name_the_key_and_what_is_valid(self, write: Write, text: str, key: str, words: str) -> None:
+        entry = f'[[venues.subscriptions]]\ndata_types = ["trade"]\n{text}\n'
+        assert words in problems(write(venue() + entry))[f"venues[0].subscriptions[1].{key}"]
+
+    def test_data_types_are_checked(self, write: Write) -> None:
+        report = problems(write(venue() + self.PATTERN.replace('"trade"', '"traid"')))
+        assert list(report) == ["venues[0].subscriptions[1].data_types[0]"]
+
+    def test_make_room_for_what_nobody_can_count_yet(self, write: Write) -> None:
+        assert load(write(venue())).instrument_rows == 4_096
+        assert load(write(venue() + self.PATTERN)).instrument_rows == 8_192
+        assert load(write("run.max_instruments = 100\n" + venue() + self.PATTERN)).instrument_rows == 101
+        assert load(write(venue() + self.PATTERN)).checkpoint_bytes == 501 * 128 * 2**10
+
+    def test_survive_the_way_into_the_run_folder(self, write: Write) -> None:
+        config = load(write(venue() + self.PATTERN))
+        assert from_json(to_json(config)).venues[0].subscriptions == config.venues[0].subscriptions
+
+
 class TestRulesAcrossKeys:
     def test_there_must_be_a_venue(self, write: Write) -> None:
         assert "there is no venue" in problems(write(""))["venues"]

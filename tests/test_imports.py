@@ -54,10 +54,10 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "relay": ("record", "instrument", "ring", "run_folder", "counters", "consumer", "config", "log", "process"),
     "c_header": ("record", "instrument", "ring", "run_folder"),
     "capture": (*PORT, "feed", "config"),
-    "supervisor": (*FOUNDATION, "feed", "book.table", "supervisor", "emulator.venue"),
+    "supervisor": (*FOUNDATION, "feed", "book.table", "supervisor", "emulator.venue", "emulator.instruments"),
     "cli": (
-        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "capture", "relay", "supervisor",
-        "config_strict", "c_header",
+        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "feed.subscriptions", "capture", "relay",
+        "supervisor", "config_strict", "c_header",
     ),
     "__main__": ("cli",),
     "__init__": ("record", "instrument", "ring", "run_folder", *CONSUMING),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mdring.cli.arguments import DEFAULT_CONFIG, add_set
 from mdring.cli.output import make_console, print_json
-from mdring.config import Config, ConfigError, load
+from mdring.config import Config, ConfigError, SubscriptionConfig, VenueConfig, load
 from mdring.feed.adapter import load_adapter
 
 
@@ -53,14 +53,26 @@ def _print_summary(path: Path, config: Config) -> None:
             Text(venue.adapter),
             Text(f"{venue.websocket_url}\n{venue.rest_url}"),
             Text(load_adapter(venue.adapter).integrity),
-            str(len(venue.subscriptions)),
+            _instruments_text(venue),
         )
         for each in venue.subscriptions:
             subscriptions.add_row(
                 name,
-                Text(each.instrument),
+                Text(each.instrument or _pattern_text(each)),
                 Text(each.canonical_symbol or "(from the venue)"),
                 Text(", ".join(each.data_types)),
             )
     console.print(venues)
     console.print(subscriptions)
+
+
+def _instruments_text(venue: VenueConfig) -> str:
+    """How many instruments are subscribed to, as far as the configuration tells."""
+    named = sum(each.instrument is not None for each in venue.subscriptions)
+    patterns = len(venue.subscriptions) - named
+    return f"{named}, {patterns} pattern{'s' if patterns > 1 else ''}" if patterns else str(named)
+
+
+def _pattern_text(subscription: SubscriptionConfig) -> str:
+    without = f" without {', '.join(subscription.exclude)}" if subscription.exclude else ""
+    return f"all that match {subscription.match}{without}"

@@ -20,7 +20,8 @@ from mdring.cli.arguments import add_config
 from mdring.cli.failure import CommandFailed
 from mdring.cli.output import make_console, print_json
 from mdring.config import Config, VenueConfig, load
-from mdring.feed.adapter import Endpoints, Subscription
+from mdring.feed.adapter import Endpoints
+from mdring.feed.subscriptions import wishes_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
             venue.adapter,
             Endpoints(venue.websocket_url, venue.rest_url),
             venue.options,
-            [Subscription(each.instrument, each.wanted, each.canonical_symbol) for each in venue.subscriptions],
+            wishes_of(venue),
             arguments.capture,
             arguments.out,
             venue=venue.id,
@@ -89,6 +90,7 @@ def _print_summary(out: Path, summary: DecodeSummary) -> None:
     console.print(table)
     for title, names in (
         ("not in the venue's list", summary.unknown_instruments),
+        ("not offered by the venue", summary.not_offered),
         ("without an answer in the capture", summary.unanswered),
     ):
         for name in names:

@@ -248,7 +248,10 @@ class Adapter(ABC):
     3. per connection ``on_connect``, many ``on_frame``, ``on_timer`` now and then, ``on_disconnect``, and again;
     4. ``on_response`` for each ``Fetch``; ``on_reject`` for each error raised.
 
-    Whoever only wants to know the venue's instruments makes one without subscriptions and does step 1.
+    Step 1 is done by an object of its own, made with the subscriptions that name an instrument, or with none. Only the
+    list tells what patterns mean and which data types are offered, so the object that does the other steps is made
+    with the subscriptions as they are resolved: of instruments that exist, with data types that are offered. It knows
+    nothing of step 1, which may not even have happened: the list may come from disk.
     """
 
     venue: ClassVar[str]  # the adapter's name

@@ -17,6 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from mdring.counters import Counter, Counters
 from mdring.feed.adapter import (
     Acknowledged,
@@ -79,6 +81,12 @@ class Driver:
         self._connections_of: dict[str, list[int]] = {}
         self._links: dict[int, Link] = {}
         self._published_counts = AdapterCounts()
+
+    def adopt(self, adapter: Adapter) -> None:
+        """Drive this one from now on: the one before has only learnt which instruments there are."""
+        self.publish_counts()
+        self._adapter = adapter
+        self._published_counts = msgspec.structs.replace(adapter.counts)
 
     def bind(self, channels: Mapping[str, Channel], connections: Mapping[int, Sequence[str]]) -> None:
         """The channels by instrument, and the instruments of each connection."""
@@ -157,7 +165,9 @@ class Driver:
         self._finish(requests)
 
     def reject_instrument(self, instrument: str) -> None:
-        """The venue has no such instrument, or it is not trading: say so, and go on with the others."""
+        """The venue has no such instrument, or none that a pattern matches, or it is not trading: say so, and go on
+        with the others."""
+        logger.error("the venue has no instrument %r that is trading", instrument)
         self._counters.add(Counter.SUBSCRIPTIONS_REJECTED)
         self._emit.begin(time.time_ns())
         self._emit.status(self._venue_channel, State.REJECTED, Reason.UNKNOWN_INSTRUMENT, detail=instrument)
@@ -207,11 +217,10 @@ class Driver:
         counters.add(Counter.UNKNOWN_MESSAGES, counts.ignored - before.ignored)
         counters.store(Counter.BOOKS, counts.books)
         counters.store(Counter.BOOKS_VALID, counts.books_valid)
-        self._published_counts = AdapterCounts(
-            gaps=counts.gaps, resyncs=counts.resyncs, snapshots=counts.snapshots, ignored=counts.ignored
-        )
+        self._published_counts = msgspec.structs.replace(counts)
 
-    def _reject_subscription(self, request: Rejected) -> None:
+    def reject_subscription(self, request: Rejected) -> None:
+        """The venue refuses a subscription, or does not offer the data."""
         self._counters.add(Counter.SUBSCRIPTIONS_REJECTED)
         logger.error("the venue refuses %s: %s", request.instrument, request.detail)
         self._counters.set_error(f"{request.instrument}: subscription refused: {request.detail}")
@@ -247,7 +256,7 @@ class Driver:
                 self.fetcher.submit(request)
                 continue
             if isinstance(request, Rejected):
-                self._reject_subscription(request)
+                self.reject_subscription(request)
                 continue
             link = self._links.get(request.connection)
             if link is None:  # an earlier request of these ended it

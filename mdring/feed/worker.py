@@ -6,8 +6,9 @@
                              ^          |  |
                              +-- Send --+  +-- Fetch --> rest
 
-It learns the instruments' metadata, has the supervisor give them rows in the instrument table, then keeps the
-adapter's connections up until SIGTERM. Nothing that the venue does ends it; an exception that is no
+It learns the instruments' metadata (``listing.py``: from the file of the last time while REST is dead), finds out what
+the subscriptions mean (``subscriptions.py``), has the supervisor give the instruments rows in the instrument table,
+then keeps the adapter's connections up until SIGTERM. Nothing that the venue does ends it; an exception that is no
 :class:`VenueProtocolError` is our bug and does, for the supervisor to start it anew. The supervisor runs::
 
     python -m mdring.feed.worker --run-folder /dev/shm/mdring/demo --venue binance --parent 4711 --control-fd 5
@@ -27,30 +28,30 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
-import msgspec
-
 from mdring import log
 from mdring.config import Config, VenueConfig, from_json
 from mdring.counters import Counter, Counters
-from mdring.feed.adapter import Adapter, Connection, Endpoints, InstrumentInfo, Limits, Subscription, load_adapter
+from mdring.feed.adapter import Connection, InstrumentInfo, Limits, Rejected
 from mdring.feed.backoff import Backoff
 from mdring.feed.breaker import CircuitBreaker
 from mdring.feed.channels import ChannelStore
 from mdring.feed.driver import Driver
 from mdring.feed.emit import Channel
 from mdring.feed.life_cycle import ConnectPace, LifeCycle
+from mdring.feed.listing import Listing, ListingCache, ListingSource, differences
 from mdring.feed.metadata import AttemptsExhausted, declare, learn
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.session import SessionSettings
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
+from mdring.feed.subscriptions import AdapterMaker, adapter_maker, named, resolve, wishes_of
 from mdring.feed.transport import Timeouts, tls_context
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
@@ -77,16 +78,20 @@ class Worker:
     """The worker of one venue of a run. ``run`` until ``stop``."""
 
     def __init__(
-        self, folder: RunFolder, config: Config, venue: VenueConfig, adapter: Adapter, control: socket.socket
+        self, folder: RunFolder, config: Config, venue: VenueConfig, make: AdapterMaker, control: socket.socket
     ) -> None:
         """Take over the venue ring and its channel_seqs; the segments are there already.
+
+        ``make`` makes the venue's adapter: one that learns which instruments there are, then one that feeds.
 
         Raises SegmentError, AlreadyWritten if another worker of the venue lives.
         """
         self.counters = Counters.open_as_writer(folder.counters(f"worker-{venue.id}"), os.getpid())
         self._venue = venue
         self._venue_id = config.venue_ids[venue.id]
-        self._adapter = adapter
+        self._make = make
+        self._wishes = wishes_of(venue)
+        self._adapter = make(named(self._wishes))
         self._control = control
         self._table = InstrumentTable.attach(folder.instruments)
         self._store = ChannelStore.attach(folder.channels(venue.id))
@@ -98,15 +103,18 @@ class Worker:
         self.publisher = Publisher(self._ring, self._venue_id, self._sequencer.words, self.counters, self._store)
         self._venue_channel = Channel("", 0, self._venue_id, 0, 0)
         self._channels: dict[int, Channel] = {}  # by instrument_id
+        self._recalled: Listing | None = None
+        self._subscribed: Mapping[str, Channel] = {}  # by the venue's name of the instrument
         self.publisher.add([self._venue_channel])
         self.states = ConnectionStates(self._venue_channel, self.counters)
         quarantine = Quarantine(config.run.state_path / f"quarantine-{venue.id}.jsonl", venue.quarantine.max_bytes)
         self.driver = Driver(
-            adapter, self.publisher, self.states, quarantine, self.counters, self._venue_channel
+            self._adapter, self.publisher, self.states, quarantine, self.counters, self._venue_channel
         )  # fmt: skip
+        self._cache = ListingCache(config.listing(venue.id), venue.adapter, venue.rest_url)
         self._tls = _tls(venue)
         self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
-        self._pace = ConnectPace(round(adapter.limits.connect_interval_s * 1e9))
+        self._pace = ConnectPace(round(self._adapter.limits.connect_interval_s * 1e9))
         self.lives: list[LifeCycle] = []
         self._stop = asyncio.Event()
 
@@ -152,44 +160,52 @@ class Worker:
         limits = self._adapter.limits
         fetcher = Fetcher(self._client, limits.weight_per_minute, tasks, self.driver.on_response)
         self.driver.fetcher = fetcher
+        source = ListingSource(
+            lambda: learn(self._adapter, fetcher, self._backoff(), self._on_metadata_failure),
+            self._cache, self._venue.connection.metadata_timeout_ms / 1000, tasks,
+            self._on_recalled_listing, self._on_late_listing,
+        )  # fmt: skip
         try:
-            infos = await learn(self._adapter, fetcher, self._backoff(), self._on_metadata_failure)
+            listing = await source.first()
         except AttemptsExhausted:
             logger.error("giving up: the metadata cannot be had")
             self._announce(State.DISCONNECTED, Reason.ATTEMPTS_EXHAUSTED, "metadata")
             return
-        channels = await self._bind(infos)
-        connections = self._adapter.connections() if channels else ()
+        self.counters.store(Counter.METADATA_NS, listing.learnt_ns)
+        connections = await self._subscribe(listing.instruments)
         if not connections:
             logger.error("no subscribed instrument can be had")
             self._announce(State.DISCONNECTED, Reason.UNKNOWN_INSTRUMENT, "no instrument")
             return
-        self.driver.bind(channels, {entry.connection: entry.instruments for entry in connections})
-        self.states.set_connections(
-            {entry.connection: [channels[name] for name in entry.instruments] for entry in connections}
-        )
         _quiet_garbage_collector()
         for connection in connections:
             life = self._life_cycle(connection, limits)
             self.lives.append(life)
             tasks.create_task(life.run(), name=f"connection {connection.connection}")
 
-    async def _bind(self, infos: Mapping[str, InstrumentInfo]) -> dict[str, Channel]:
-        """Give the adapter a channel for each instrument that can be had; reject the others."""
-        wanted = {
-            entry.instrument: infos[entry.instrument].with_symbol(entry.canonical_symbol)
-            for entry in self._venue.subscriptions
-            if entry.instrument in infos and infos[entry.instrument].trading
-        }
-        rows = await declare(self._control, self._table, self._venue.id, list(wanted.values()))
-        for entry in self._venue.subscriptions:
-            if entry.instrument not in rows:
-                logger.error("the venue has no instrument %r that is trading", entry.instrument)
-                self.driver.reject_instrument(entry.instrument)
+    async def _subscribe(self, infos: Mapping[str, InstrumentInfo]) -> Sequence[Connection]:
+        """Make the adapter that feeds, give it a channel for each instrument that can be had, reject the others;
+        return the connections that it wants."""
+        resolved = resolve(self._wishes, infos, type(self._adapter))
+        rows = await declare(self._control, self._table, self._venue.id, resolved.infos)
         channels = {name: self._channel(row) for name, row in rows.items()}
-        self._adapter.bind(channels)
-        self.counters.store(Counter.SUBSCRIPTIONS, len(channels))
-        return channels
+        subscriptions = [entry for entry in resolved.subscriptions if entry.instrument in rows]
+        self._adapter = self._make(subscriptions)
+        self.driver.adopt(self._adapter)
+        self._subscribed = {entry.instrument: channels[entry.instrument] for entry in subscriptions}
+        self._adapter.bind(self._subscribed)
+        connections = self._adapter.connections() if subscriptions else ()
+        self.driver.bind(channels, {entry.connection: entry.instruments for entry in connections})
+        self.states.set_connections(
+            {entry.connection: [channels[name] for name in entry.instruments] for entry in connections}
+        )
+        self.counters.store(Counter.SUBSCRIPTIONS, len(subscriptions))
+        refused = [info.instrument for info in resolved.infos if info.instrument not in rows]
+        for name in (*resolved.unknown, *resolved.unmatched, *refused):
+            self.driver.reject_instrument(name)
+        for name, data_type in resolved.not_offered:
+            self.driver.reject_subscription(Rejected(-1, name, f"not offered: {data_type.name.lower()}", data_type))
+        return connections
 
     def _channel(self, row: Instrument) -> Channel:
         """The one channel of a row of the instrument table, restored."""
@@ -223,8 +239,22 @@ class Worker:
     def _on_metadata_failure(self, why: str) -> None:
         logger.warning("no metadata: %s", why)
         self.counters.add(Counter.FETCH_ERRORS)
+        if self._recalled is not None:  # nobody waits for it any more
+            self.counters.set_error(f"metadata: {why}; going on with the list of {self._recalled.learnt_at}")
+            return
         self.counters.set_error(f"metadata: {why}")
         self._announce(State.DISCONNECTED, Reason.CONNECT_FAILED, f"metadata: {why}")
+
+    def _on_recalled_listing(self, listing: Listing) -> None:
+        self._recalled = listing
+        self.counters.set_error(f"metadata: going on with the list of {listing.learnt_at}")
+
+    def _on_late_listing(self, recalled: Listing, live: Listing) -> None:
+        """The venue has answered after all. What it says otherwise is used from the next start on."""
+        logger.info("the venue has given the list of its instruments, which was missing at the start")
+        for difference in differences(recalled, live, self._subscribed):
+            logger.warning("%s: restart the worker to go on with that", difference)
+            self.counters.set_error(f"metadata: {difference}; restart to go on with that")
 
     def _announce(self, state: State, reason: Reason, detail: str = "") -> None:
         self.driver.announce(BEFORE_CONNECTIONS, Announcement(state, reason, detail=detail))
@@ -327,16 +357,6 @@ def _venue(config: Config, venue_id: str) -> VenueConfig:
     return next(venue for venue in config.enabled_venues if venue.id == venue_id)
 
 
-def make_adapter(venue: VenueConfig) -> Adapter:
-    """The venue's adapter, as its configuration wants it."""
-    adapter_class = load_adapter(venue.adapter)
-    return adapter_class(
-        Endpoints(venue.websocket_url, venue.rest_url),
-        msgspec.convert(venue.options, adapter_class.options),
-        [Subscription(entry.instrument, entry.wanted, entry.canonical_symbol) for entry in venue.subscriptions],
-    )
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker of one venue of a run folder until SIGTERM."""
     parser = argparse.ArgumentParser(prog="mdring.feed.worker", description="Feed one venue's ring.")
@@ -355,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
     pin_to_core(venue.cpu)
     control = socket.socket(fileno=options.control_fd)
     control.setblocking(False)
-    asyncio.run(_run(Worker(folder, config, venue, make_adapter(venue), control), venue.idle))
+    asyncio.run(_run(Worker(folder, config, venue, adapter_maker(venue), control), venue.idle))
     logger.info("stopped")
     return 0
 

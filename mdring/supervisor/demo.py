@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from mdring.config import Config, RunConfig, VenueConfig
+from mdring.emulator.instruments import KNOWN
 from mdring.emulator.venue import emulator_names
 from mdring.supervisor.folder import StartError
 
@@ -49,8 +50,9 @@ def emulator_words(config: Config, rate: int) -> dict[str, object]:
         )
     symbols = [subscription.canonical_symbol for venue in config.enabled_venues for subscription in venue.subscriptions]
     known = [symbol for symbol in dict.fromkeys(symbols) if symbol is not None]
-    # Without a canonical symbol nobody here can tell which instrument is meant; then the emulator lists all it knows.
-    instruments = known if None not in symbols else []
+    # Without a canonical symbol, as with a pattern, nobody here can tell which instruments are meant; then the emulator
+    # lists all it knows.
+    instruments = known if None not in symbols else list(dict.fromkeys([*KNOWN, *known]))
     return {"venues": ",".join(adapters), "instruments": ",".join(instruments), "rate": rate}
 
 

@@ -38,7 +38,6 @@ SUPERVISOR: Final = "supervisor"
 SEQUENCER: Final = "sequencer"
 BOOK_KEEPER: Final = "books"
 _CHANNEL_SLOT_SIZE: Final = 64  # one word per DataType of an instrument
-_MAX_INSTRUMENTS: Final = 4096  # rows of the instrument table and of the channels
 _MIN_BOOK_ROWS: Final = 256
 
 
@@ -217,8 +216,8 @@ class RunSegments:
             tape = _create_ring(folder.tape, config.tape.slots, run_id)
             for venue in config.enabled_venues:
                 _create_ring(folder.venue_ring(venue.id), venue.ring_slots, run_id).close()
-                _create_channels(folder.channels(venue.id), run_id).close()
-            instruments = InstrumentTable.create(folder.instruments, run_id=run_id, capacity=_MAX_INSTRUMENTS)
+                _create_channels(folder.channels(venue.id), config.instrument_rows, run_id).close()
+            instruments = InstrumentTable.create(folder.instruments, run_id=run_id, capacity=config.instrument_rows)
             names = [SEQUENCER, *(worker_name(venue.id) for venue in config.enabled_venues)]
             if config.books.enabled:
                 _create_books(folder, config, run_id)
@@ -239,15 +238,17 @@ def _create_ring(path: Path, slots: int, run_id: int) -> segment.Segment:
                           slot_size=RECORD_SIZE, slot_count=slots)  # fmt: skip
 
 
-def _create_channels(path: Path, run_id: int) -> segment.Segment:
+def _create_channels(path: Path, rows: int, run_id: int) -> segment.Segment:
     return segment.create(path, SegmentKind.CHANNELS, version=LAYOUT_VERSION, fingerprint=FINGERPRINT, run_id=run_id,
-                          slot_size=_CHANNEL_SLOT_SIZE, slot_count=_MAX_INSTRUMENTS)  # fmt: skip
+                          slot_size=_CHANNEL_SLOT_SIZE, slot_count=rows)  # fmt: skip
 
 
 def _create_books(folder: RunFolder, config: Config, run_id: int) -> None:
     # An instrument takes a second id if its venue changes the tick size beyond the exponents.
     wanted = max(_MIN_BOOK_ROWS, 2 * config.subscription_count + 1)
-    rows = min(_MAX_INSTRUMENTS, 1 << (wanted - 1).bit_length())
+    rows = config.instrument_rows
+    if not config.has_patterns:
+        rows = min(rows, 1 << (wanted - 1).bit_length())
     create_table(folder.books, run_id=run_id, levels=config.books.levels, instruments=rows).close()
     create_checkpoints(folder.checkpoints, run_id=run_id, size_bytes=config.checkpoint_bytes).close()
 

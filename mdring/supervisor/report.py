@@ -115,7 +115,10 @@ def say_down(name: str, totals: Totals) -> None:
 
 def _describe_venue(venue: VenueConfig, demo: bool) -> str:
     emulated = " (emulated)" if demo else ""
-    return f"{venue.id}: {len(venue.subscriptions)} instruments from {venue.websocket_url}{emulated}"
+    patterns = sum(entry.match is not None for entry in venue.subscriptions)
+    named = f"{len(venue.subscriptions) - patterns} instruments"
+    wanted = f"{named} and {patterns} patterns" if patterns else named
+    return f"{venue.id}: {wanted} from {venue.websocket_url}{emulated}"
 
 
 def _attach_call(folder: RunFolder) -> str:

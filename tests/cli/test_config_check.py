@@ -30,6 +30,16 @@ def test_shows_names_as_they_are_even_if_they_look_like_markup(tmp_path: Path) -
     assert "[red]BTC" in mdring("config", "check", path).stdout
 
 
+def test_shows_patterns_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    pattern = '[[venues.subscriptions]]\nmatch = "*-EUR"\nexclude = ["BTC-*", "A?"]\ndata_types = ["trade"]\n'
+    path.write_text(f'[[venues]]\nid = "binance"\nadapter = "binance"\n{pattern}')
+    result = mdring("config", "check", path)
+    assert result.returncode == 0
+    assert "all that match *-EUR without BTC-*, A?" in result.stdout
+    assert "0, 1 pattern " in result.stdout
+
+
 def test_prints_all_errors_and_exits_with_2(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[tape]\nslot = 1\n[run]\nname = 3\n")

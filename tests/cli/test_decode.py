@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_prints_the_counts_as_json(config: Path, capture: Path, tmp_path: Path) 
     summary = json.loads(result.stdout)
     assert (summary["frames"], summary["rejects"], summary["kinds"]["TRADE"]) == (3, 1, 1)
     assert summary["unknown_instruments"] == ["NOSUCH"]
+
+
+def test_patterns_are_resolved_by_the_list_in_the_capture(config: Path, capture: Path, tmp_path: Path) -> None:
+    patterns = {'instrument = "NKNUSDT"': 'match = "*-USDT"', 'instrument = "NOSUCH"': 'match = "NO*"'}
+    config.write_text(re.sub("instrument = .*", lambda found: patterns[found[0]], CONFIG))
+    result = mdring("decode", "--config", config, capture, "--out", tmp_path / "out", "--json")
+    summary = json.loads(result.stdout)
+    assert (summary["kinds"]["TRADE"], summary["unknown_instruments"]) == (1, ["NO*"])
+    rows = json.loads((tmp_path / "out" / "instruments.json").read_bytes())
+    assert [row["instrument"] for row in rows] == ["NKNUSDT"]
 
 
 def test_says_what_is_wrong_with_a_capture(config: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ Messages of the venue (``paper_venue.py`` is its other side)::
     {"bug":true}                                             has the adapter raise what no adapter may
     {"note":true}                                            neither data nor anything else
 
-REST: ``/instruments`` gives ``[{"instrument":"AAA","trading":true}, …]``, ``/book/AAA`` gives
-``{"id":5,"bids":[…],"asks":[…]}``. Prices have two decimals, sizes none.
+REST: ``/instruments`` gives ``[{"instrument":"AAA","trading":true,"data_types":["trade"],"price_exponent":-2}, …]``,
+the last two if they are not as always, ``/book/AAA`` gives ``{"id":5,"bids":[…],"asks":[…]}``. Prices have two
+decimals, sizes none.
 """
 
 from __future__ import annotations
@@ -76,8 +77,12 @@ class PaperAdapter(Adapter):
             raise VenueProtocolError(f"HTTP {response.status}")
         rows = msgspec.json.decode(response.body)
         return [
-            InstrumentInfo(row["instrument"], f"{row['instrument']}-X", -2, 0, trading=row["trading"]) for row in rows
-        ]
+            InstrumentInfo(
+                row["instrument"], f"{row['instrument']}-X", row.get("price_exponent", -2), 0, trading=row["trading"],
+                data_types=tuple(DataType[name.upper()] for name in row.get("data_types", ())),
+            )
+            for row in rows
+        ]  # fmt: skip
 
     def bind(self, channels: Mapping[str, Channel]) -> None:
         self._channels = dict(channels)

@@ -80,6 +80,7 @@ class PaperVenue:
 
     def __init__(self, instruments: tuple[str, ...] = ("AAA", "BBB"), tls: ssl.SSLContext | None = None) -> None:
         self.instruments = dict.fromkeys(instruments, True)  # name -> whether it is trading
+        self.more_of: dict[str, dict[str, object]] = {}  # further keys of an instrument in the list
         self.sessions: list[PaperSession] = []
         self.rest_requests: list[str] = []
         self.acknowledges = True
@@ -124,6 +125,15 @@ class PaperVenue:
         for server in self._servers:
             server.close()
 
+    def stop_rest(self) -> None:
+        """Refuse REST alone."""
+        self._servers.pop().close()
+
+    async def listen_rest(self) -> None:
+        """Answer REST again, at the same port."""
+        port = int(self.rest_url.rpartition(":")[2])
+        self._servers.append(await asyncio.start_server(self._on_rest, "127.0.0.1", port, ssl=self._tls))
+
     async def session(self, number: int = -1) -> PaperSession:
         """A client's connection, when it has subscribed: the latest, or by its number from 0."""
         while len(self.sessions) <= max(number, 0) or not self.sessions[number].requests:
@@ -151,5 +161,8 @@ class PaperVenue:
 
     def _rest_answer(self, path: str) -> object:
         if path == "/instruments":
-            return [{"instrument": name, "trading": trading} for name, trading in self.instruments.items()]
+            return [
+                {"instrument": name, "trading": trading, **self.more_of.get(name, {})}
+                for name, trading in self.instruments.items()
+            ]
         return self.book

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from mdring.config import SubscriptionConfig
 from mdring.counters import Counter
-from mdring.record import Kind, Reason, State
+from mdring.record import STATUS, DataType, Kind, Reason, State
 from tests.feed.paper_venue import PaperVenue
 from tests.feed.worker_run import Told, WorkerRun, assert_unbroken, paper_config, patiently
 
@@ -221,6 +221,94 @@ def test_configured_canonical_symbol_goes_before_the_venues(run_folder: Path, tm
             async with run.worker():
                 await venue.session()
             assert run.segments.instruments["paper:AAA"].canonical_symbol == "A-USD"
+
+    patiently(main())
+
+
+def test_pattern_subscribes_to_what_it_matches_with_what_is_offered(run_folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with PaperVenue(("AAA", "AAB", "AAC", "BBB")) as venue:
+            venue.instruments["AAC"] = False
+            venue.more_of["AAB"] = {"data_types": ["trade"]}
+            wishes = (
+                SubscriptionConfig(match="AA*", data_types=("book", "trade")),
+                SubscriptionConfig(match="NO*", data_types=("trade",)),
+            )
+            run = WorkerRun(run_folder, tmp_path, structs.replace(paper_config(venue), subscriptions=wishes))
+            async with run.worker():
+                session = await venue.session()
+                assert session.requests == [{"subscribe": ["AAA", "AAB"], "ack": "1"}]
+                session.send(trade(1, "AAB"))
+                await run.until_count(Kind.TRADE, 1)
+                await run.until_count(Kind.LEVEL, 2)
+            rejected = [told for told in run.told(Kind.STATUS) if told.state is State.REJECTED]
+            assert rejected == [Told(Kind.STATUS, 0, State.REJECTED, Reason.UNKNOWN_INSTRUMENT, "NO*")]
+            assert run.counters.load(Counter.SUBSCRIPTIONS) == 2
+            assert run.counters.load(Counter.BOOKS) == 1
+            assert run.segments.instruments["paper:AAB"].canonical_symbol == "AAB-X"
+            assert_unbroken(run.records)
+
+    patiently(main())
+
+
+def test_data_type_that_is_not_offered_is_refused_and_the_others_go_on(run_folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            venue.more_of["AAA"] = {"data_types": ["trade"]}
+            venue.more_of["BBB"] = {"data_types": ["funding"]}
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue, instruments=("AAA", "BBB")))
+            async with run.worker() as worker:
+                session = await venue.session()
+                assert session.requests == [{"subscribe": ["AAA"], "ack": "1"}]
+                session.send(trade(1))
+                await run.until_count(Kind.TRADE, 1)
+                assert worker.counters.error() is not None
+            rejected = [told for told in run.told(Kind.STATUS) if told.state is State.REJECTED]
+            assert [(told.instrument_id, told.reason, told.detail) for told in rejected] == [
+                (1, Reason.SUBSCRIBE_REJECTED, "not offered: book"),
+                (2, Reason.SUBSCRIBE_REJECTED, "not offered: trade"),
+                (2, Reason.SUBSCRIBE_REJECTED, "not offered: book"),
+            ]
+            statuses = run.of(Kind.STATUS).view(STATUS)
+            of_instruments = np.compress(statuses["instrument_id"] > 0, statuses)
+            assert list(of_instruments["data_type"]) == [DataType.BOOK, DataType.TRADE, DataType.BOOK]
+            assert run.counters.load(Counter.SUBSCRIPTIONS_REJECTED) == 3
+            assert run.counters.load(Counter.SUBSCRIPTIONS) == 1
+
+    patiently(main())
+
+
+def test_what_is_offered_of_none_of_the_instruments_leaves_the_worker_without_any(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            venue.more_of["AAA"] = {"data_types": ["funding"]}
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue))
+            async with run.worker():
+                await run.until_told(State.DISCONNECTED, Reason.UNKNOWN_INSTRUMENT)
+            assert not venue.sessions
+            assert run.counters.load(Counter.SUBSCRIPTIONS_REJECTED) == 2
+
+    patiently(main())
+
+
+def test_damaged_list_on_disk_is_named_and_the_venue_waited_for(
+    run_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            venue.rest_status = 503
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue, metadata_timeout_ms=1))
+            kept = run.config.listing("paper")
+            kept.parent.mkdir(parents=True)
+            kept.write_text('{"format": 1')
+            async with run.worker():
+                await run.until_counter(Counter.FETCH_ERRORS, 3)
+                assert str(kept) in caplog.text
+                venue.rest_status = 200
+                await run.until_told(State.CONNECTED)
+            assert kept.read_bytes().endswith(b"}")
 
     patiently(main())
 

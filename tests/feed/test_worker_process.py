@@ -201,6 +201,78 @@ def test_second_worker_of_a_venue_cannot_start(run_folder: Path, tmp_path: Path)
     patiently(main())
 
 
+# ---- REST is dead ----------------------------------------------------------------------------------------
+
+
+def test_worker_starts_while_rest_is_dead_by_the_list_of_last_time(run_folder: Path, tmp_path: Path) -> None:
+    """The list is learnt once; then REST refuses, the venue's feed goes on, and so must we; then it answers again,
+    with other exponents, which are those of the next start."""
+
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            trades = (SubscriptionConfig(match="A*", data_types=("trade",)),)
+            config = structs.replace(paper_config(venue, metadata_timeout_ms=200), subscriptions=trades)
+            run = WorkerRun(run_folder, tmp_path, config)
+            kept = run.config.listing("paper")
+            await _feed_one_trade(run, venue, 0)
+            learnt_ns = run.counters.load(Counter.METADATA_NS)
+            assert json.loads(kept.read_bytes())["learnt_ns"] == learnt_ns
+
+            venue.stop_rest()
+            venue.more_of["AAA"] = {"price_exponent": -4}
+            async with run.process() as process:
+                session = await venue.session(1)
+                session.send(trade(2))
+                await run.until_count(Kind.TRADE, 2)
+                assert run.counters.load(Counter.METADATA_NS) == learnt_ns
+                error = run.counters.error()
+                assert error is not None and "going on with the list of" in error[1]
+                assert run.counters.load(Counter.STATE) == State.CONNECTED
+                await venue.listen_rest()
+                await run.until(lambda: b'"price_exponent":-4' in kept.read_bytes())
+                await run.until(lambda: "exponents -4 and 0" in (run.counters.error() or (0, ""))[1])
+                session.send(trade(3))
+                await run.until_count(Kind.TRADE, 3)
+                process.send_signal(signal.SIGTERM)
+                assert await ended(process) == 0
+
+            await _feed_one_trade(run, venue, 2)
+            ids, prices = run.of(Kind.TRADE)["instrument_id"], run.of(Kind.TRADE)["price"]
+            assert (list(ids), list(prices)) == ([1, 1, 1, 2], [150, 150, 150, 15000])
+            assert run.segments.instruments["paper:AAA"].price_exponent == -4
+            assert_unbroken(run.records)
+
+    patiently(main())
+
+
+async def _feed_one_trade(run: WorkerRun, venue: PaperVenue, life: int) -> None:
+    """A life of the worker process in which all is well."""
+    before = run.count(Kind.TRADE)
+    async with run.process() as process:
+        session = await venue.session(life)
+        session.send(trade(1))
+        await run.until_count(Kind.TRADE, before + 1)
+        process.send_signal(signal.SIGTERM)
+        assert await ended(process) == 0
+    run.pump()
+
+
+def test_worker_without_a_list_of_last_time_waits_for_rest(run_folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            venue.stop_rest()
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue, metadata_timeout_ms=1))
+            async with run.process() as process:
+                await run.until_counter(Counter.FETCH_ERRORS, 2)
+                assert not venue.sessions
+                await venue.listen_rest()
+                await run.until_told(State.SYNCED)
+                process.send_signal(signal.SIGTERM)
+                assert await ended(process) == 0
+
+    patiently(main())
+
+
 # ---- killed -----------------------------------------------------------------------------------------------
 
 

@@ -37,8 +37,9 @@ from mdring.config import (
     VenueConfig,
 )
 from mdring.counters import Counter, Counters
-from mdring.feed.adapter import Adapter, Endpoints, InstrumentInfo, Subscription
-from mdring.feed.worker import Worker, make_adapter
+from mdring.feed.adapter import Adapter, Endpoints, InstrumentInfo
+from mdring.feed.subscriptions import AdapterMaker, adapter_maker
+from mdring.feed.worker import Worker
 from mdring.record import CLEAR, DATA_TYPE_OF_KIND, RECORD, STATUS, Flags, Kind, Reason, State, offset_of
 from mdring.run_folder import RunFolder
 from mdring.sequencer import Sequencer
@@ -84,13 +85,11 @@ def paper_config(
     )
 
 
-def paper_adapter(config: VenueConfig) -> PaperAdapter:
-    """The made-up venue's adapter."""
-    return PaperAdapter(
-        Endpoints(config.websocket_url, config.rest_url),
-        msgspec.convert(config.options, PaperOptions),
-        [Subscription(entry.instrument, entry.wanted, entry.canonical_symbol) for entry in config.subscriptions],
-    )
+def paper_maker(config: VenueConfig) -> AdapterMaker:
+    """Makes the made-up venue's adapter, which is not among the installed ones here."""
+    endpoints = Endpoints(config.websocket_url, config.rest_url)
+    options = msgspec.convert(config.options, PaperOptions)
+    return lambda subscriptions: PaperAdapter(endpoints, options, subscriptions)
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -129,10 +128,12 @@ class WorkerRun:
 
     @asynccontextmanager
     async def worker(self, adapter: Adapter | None = None) -> AsyncIterator[Worker]:
-        """A worker in this event loop; stopped in order at the end of the block."""
+        """A worker in this event loop; stopped in order at the end of the block. ``adapter``: the only one it has."""
         ours, theirs = self._control()
-        adapter = adapter or (paper_adapter(self.venue) if self.venue.adapter == "paper" else make_adapter(self.venue))
-        worker = Worker(self.folder, self.config, self.venue, adapter, theirs)
+        make = paper_maker(self.venue) if self.venue.adapter == "paper" else adapter_maker(self.venue)
+        if adapter is not None:
+            make = lambda subscriptions: adapter  # noqa: E731
+        worker = Worker(self.folder, self.config, self.venue, make, theirs)
         task = asyncio.create_task(worker.run())
         try:
             async with asyncio.TaskGroup() as tasks:
