@@ -37,7 +37,16 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from mdring.adapters.binance_metadata import decode_exchange_info, exchange_info_fetch
-from mdring.adapters.binance_trades import AggTrade, AggTrades, Id, Time, Trade, Trades
+from mdring.adapters.binance_trades import (
+    AGG_TRADE_FORM,
+    TRADE_FORM,
+    AggTrade,
+    AggTrades,
+    Id,
+    Time,
+    Trade,
+    Trades,
+)
 from mdring.feed.adapter import (
     NOTHING,
     Acknowledged,
@@ -57,6 +66,8 @@ from mdring.feed.adapter import (
     VenueProtocolError,
 )
 from mdring.feed.book_sync import SyncRules, Verdict
+from mdring.feed.chain import Chain
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
@@ -131,6 +142,15 @@ class Notice(Struct):
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ENVELOPE: Final = b'{"stream":"'
+
+# The forms of the combined messages as the venue writes them: of what is like these, to the letter, nothing needs to be
+# decoded (``feed/direct.pyx``). The stream's name and the symbol are put in.
+DEPTH_FORM: Final = (
+    '{"stream":"%s","data":{"e":"depthUpdate","E":<time>,"s":"%s","U":<first>,"u":<last>,"b":<bids>,"a":<asks>}}'
+)
+BOOK_TICKER_FORM: Final = (
+    '{"stream":"%s","data":{"u":<last>,"s":"%s","b":"<bid_price>","B":"<bid_size>","a":"<ask_price>","A":"<ask_size>"}}'
+)
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
@@ -207,20 +227,22 @@ class Quotes:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self._last = -1
+        self.ids = Chain()
+        self.ids.live = True
+        self.reset()
 
     def reset(self) -> None:
         """On another connection any id may come first."""
-        self._last = -1
+        self.ids.last = -1
 
     def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
-        if 0 <= self._last - ticker.u < QUOTE_OVERLAP:
+        if 0 <= self.ids.last - ticker.u < QUOTE_OVERLAP:
             self._counts.repeated += 1
             return NOTHING
         emit.bbo(self._channel, ticker.b, ticker.B, ticker.a, ticker.A, 0, ticker.u)
         emit.end()
-        self._last = ticker.u
+        self.ids.last = ticker.u
         return NOTHING
 
 
@@ -338,7 +360,7 @@ Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its len
 Take = Callable[[bytes, int, Emit], Sequence[Request]]  # message, ts_recv, emit
 
 
-class Route:
+class MessageRoute:
     """Takes the messages of one stream to what handles them. Whatever is wrong with one is the venue's fault."""
 
     __slots__ = ("_bare", "_combined", "_data_type", "_handle", "_symbol")
@@ -385,6 +407,7 @@ class BinanceAdapter(Adapter):
         stale_after_s=120.0,  # instruments may be quiet; that the connection lives is the transport's to know
     )
     options: ClassVar[type[Struct]] = BinanceOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: BinanceOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -397,6 +420,7 @@ class BinanceAdapter(Adapter):
         self._instruments: dict[str, Instrument] = {}
         self._combined: dict[bytes, Take] = {}  # by name of the stream
         self._bare: dict[tuple[str, str], Take] = {}  # by type of the event and symbol
+        self.direct = DirectRoutes('{"stream":"', '"')
         self._last_id = 0
         self._unanswered: dict[int, tuple[int, list[Instrument]]] = {}  # SUBSCRIBE frames, by id
 
@@ -434,23 +458,35 @@ class BinanceAdapter(Adapter):
         channel, unit_ns, counts = instrument.channel, self._unit_ns, self.counts
         match data_type:
             case DataType.TRADE:
-                self._lay("trade", ["trade"], TRADE, Trades(channel, unit_ns, counts).on_message, channel, data_type)
-                agg_trades = AggTrades(channel, unit_ns, counts)
+                trades, agg_trades = Trades(channel, unit_ns, counts), AggTrades(channel, unit_ns, counts)
+                self._lay("trade", ["trade"], TRADE, trades.on_message, channel, data_type)
+                self._lay_direct("trade", TradeRoute, TRADE_FORM, channel, trades.sequence)
                 self._lay("aggTrade", ["aggTrade"], AGG_TRADE, agg_trades.on_message, channel, data_type)
+                self._lay_direct("aggTrade", TradeRoute, AGG_TRADE_FORM, channel, agg_trades.sequence, Flags.AGGREGATED)
             case DataType.BBO:
-                instrument.quotes = Quotes(channel, counts)
-                self._lay("", ["bookTicker"], BOOK_TICKER, instrument.quotes.on_message, channel, data_type)
+                quotes = instrument.quotes = Quotes(channel, counts)
+                self._lay("", ["bookTicker"], BOOK_TICKER, quotes.on_message, channel, data_type)
+                self._lay_direct("bookTicker", QuoteRoute, BOOK_TICKER_FORM, channel, quotes.ids)
             case DataType.BOOK:
                 rest_url, limit = self._endpoints.rest_url, self._options.snapshot_limit
                 spot = SpotBook(channel, instrument.connection, rest_url, limit, unit_ns, counts)
                 instrument.book = spot.book
                 counts.books += 1
                 self._lay("depthUpdate", ["depth", "depth@100ms"], DEPTH, spot.on_message, channel, data_type)
+                for name in ("depth", "depth@100ms"):
+                    self._lay_direct(name, DeltaRoute, DEPTH_FORM, channel, spot.book.chain)
+
+    def _lay_direct(
+        self, name: str, route: type[Route], form: str, channel: Channel, ids: Chain, flags: int = 0
+    ) -> None:
+        stream = f"{channel.instrument.lower()}@{name}"
+        whole = form % (stream, channel.instrument)
+        self.direct.add(stream, route(whole, channel, ids, unit_ns=self._unit_ns, flags=flags))
 
     def _lay(
         self, event: str, names: list[str], wire: Format[Any], handle: Handler, channel: Channel, data_type: DataType
     ) -> None:
-        route = Route(wire, handle, channel.instrument, data_type)
+        route = MessageRoute(wire, handle, channel.instrument, data_type)
         self._bare[event, channel.instrument] = route.take_bare
         for name in names:
             self._combined[f"{channel.instrument.lower()}@{name}".encode()] = route.take_combined
@@ -495,6 +531,8 @@ class BinanceAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. The stream's name, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
+        if self.direct.take(message, emit):
+            return NOTHING
         take = self._combined.get(quoted_after(message, _ENVELOPE) or b"")
         if take is None:
             return self._on_other(connection, message, ts_recv, emit)

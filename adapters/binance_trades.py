@@ -58,6 +58,16 @@ class AggTrade(Struct, gc=False):
     m: bool
 
 
+# As ``DEPTH_FORM`` of ``binance.py``.
+TRADE_FORM: Final = (
+    '{"stream":"%s","data":{"e":"trade","E":<any>,"s":"%s","t":<id>,"p":"<price>","q":"<size>","T":<time>,'
+    '"m":<buyer_is_maker>,"M":true}}'
+)
+AGG_TRADE_FORM: Final = (
+    '{"stream":"%s","data":{"e":"aggTrade","E":<any>,"s":"%s","a":<id>,"p":"<price>","q":"<size>","f":<first_fill>,'
+    '"l":<last_fill>,"T":<time>,"m":<buyer_is_maker>,"M":true}}'
+)
+
 # ---- decode -----------------------------------------------------------------------------------------------
 
 
@@ -68,12 +78,12 @@ class Trades:
         self._channel = channel
         self._unit_ns = unit_ns
         self._counts = counts
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
 
     def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.t
-        sequence = self._sequence
+        sequence = self.sequence
         flags = 0
         if number != sequence.due:
             step = judge(self._channel, sequence, number, self._counts, emit)
@@ -103,12 +113,12 @@ class AggTrades:
         self._channel = channel
         self._unit_ns = unit_ns
         self._counts = counts
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
 
     def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
         number = trade.a
-        sequence = self._sequence
+        sequence = self.sequence
         flags = _AGGREGATED
         fills = trade.l - trade.f + 1
         if not 0 < fills < 2**32:

@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parents[1]
 FOUNDATION = ("record", "instrument", "counters", "ring", "run_folder", "process", "log", "config")
 PORT = (
     "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
-    "feed.local_book", "feed.id_sequence", "feed.trade_id", "record", "symbol",
+    "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.chain", "feed.direct", "record", "symbol",
 )  # fmt: skip
 CONSUMING = (
     "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated",
@@ -40,8 +40,10 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "config_check": ("config", "config_strict", "record", "feed.adapter"),
     "config_strict": (),
     "feed": ("feed", *FOUNDATION),
-    "feed.adapter": ("feed.emit", "record"),
-    "feed.emit": ("feed.fixed", "record", "ring"),
+    "feed.adapter": ("feed.emit", "feed.direct", "record"),
+    "feed.emit": ("feed.fixed", "feed.levels", "record", "ring"),
+    "feed.levels": ("feed.fixed",),
+    "feed.direct": ("feed.chain", "feed.emit", "feed.fixed", "feed.levels", "record", "ring"),
     "feed.fixed": ("feed.adapter", "record"),
     "adapters": ("adapters", *PORT),
     "adapters.emulators": ("adapters.emulators", "emulator", "record", "symbol"),

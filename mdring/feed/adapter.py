@@ -31,6 +31,7 @@ from msgspec import Struct
 from mdring.record import DataType, Reason
 
 if TYPE_CHECKING:
+    from mdring.feed.direct import DirectRoutes
     from mdring.feed.emit import Channel, Emit
 
 ENTRY_POINT_GROUP: Final = "mdring.adapters"
@@ -264,6 +265,7 @@ class Adapter(ABC):
 
     counts: AdapterCounts  # each adapter makes its own in __init__
     unknown: UnknownMessages  # likewise, with these counts
+    direct: DirectRoutes | None = None  # for the normal next messages, laid by ``bind``; asked before ``on_frame``
 
     @abstractmethod
     def __init__(self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]) -> None: ...

@@ -32,6 +32,8 @@ from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
+from mdring.feed.chain import Chain
+
 Message = TypeVar("Message")
 
 HELD_OVERHEAD_BYTES: Final = 512
@@ -95,7 +97,7 @@ class Held(Struct, Generic[Message], frozen=True):
     message: Message
 
 
-class BookSync(Generic[Message]):
+class BookSync(Chain, Generic[Message]):
     """The synchronisation of one book.
 
     ``last`` is the venue's id up to which the book is complete (0: there is none), ``first`` where the delta
@@ -103,7 +105,7 @@ class BookSync(Generic[Message]):
     else as its ``first``.
     """
 
-    __slots__ = ("_held", "_held_bytes", "_max_bytes", "_rules", "chained", "due", "first", "last", "state")
+    __slots__ = ("_held", "_held_bytes", "_max_bytes", "_rules", "state")
 
     def __init__(self, rules: SyncRules, max_bytes: int = 16 * 1024 * 1024) -> None:
         """``max_bytes`` bounds what is held back."""
@@ -140,7 +142,7 @@ class BookSync(Generic[Message]):
             verdict = Verdict.HOLD
         if verdict is _APPLY:
             self._apply(first, last)
-        self.state = TRANSITIONS[self.state, verdict]
+        self._enter(TRANSITIONS[self.state, verdict])
         return verdict
 
     def hold(self, held: Held[Message], payload_bytes: int) -> bool:
@@ -158,7 +160,7 @@ class BookSync(Generic[Message]):
         if self._held and not self._rules.reaches(snapshot_id, self._held[0].first, self._held[0].previous):
             return False
         self._apply(snapshot_id, snapshot_id)
-        self.state = SyncState.REPLAY
+        self._enter(SyncState.REPLAY)
         return True
 
     def take_held(self) -> list[Held[Message]]:
@@ -170,8 +172,12 @@ class BookSync(Generic[Message]):
     def reset(self) -> None:
         """The book cannot be trusted, or its connection is gone: forget everything."""
         self._forget()
-        self.state = SyncState.AWAIT_SNAPSHOT
+        self._enter(SyncState.AWAIT_SNAPSHOT)
         self.first = self.last = self.due = 0
+
+    def _enter(self, state: SyncState) -> None:
+        self.state = state
+        self.live = state is _LIVE
 
     def _apply(self, first: int, last: int) -> None:
         self.first = first

@@ -32,6 +32,7 @@ from mdring.feed.adapter import (
     Send,
     VenueProtocolError,
 )
+from mdring.feed.direct import NOT_TAKEN, TAKEN, DirectPath
 from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
@@ -81,6 +82,7 @@ class Driver:
         self._connections_of: dict[str, list[int]] = {}
         self._links: dict[int, Link] = {}
         self._published_counts = AdapterCounts()
+        self._path: DirectPath | None = None
 
     def adopt(self, adapter: Adapter) -> None:
         """Drive this one from now on: the one before has only learnt which instruments there are."""
@@ -89,8 +91,10 @@ class Driver:
         self._published_counts = msgspec.structs.replace(adapter.counts)
 
     def bind(self, channels: Mapping[str, Channel], connections: Mapping[int, Sequence[str]]) -> None:
-        """The channels by instrument, and the instruments of each connection."""
+        """The channels by instrument, and the instruments of each connection; the adapter has been bound before."""
         self._channels = channels
+        if self._adapter.direct is not None:
+            self._path = self._publisher.direct_path(self._adapter.direct)
         for connection, instruments in connections.items():
             for instrument in instruments:
                 self._connections_of.setdefault(instrument, []).append(connection)
@@ -108,6 +112,12 @@ class Driver:
 
     def on_frame(self, connection: int, payload: bytes, ts_recv: int) -> bool:
         """One message; whether it was market data."""
+        if self._path is not None:
+            outcome = self._path.take(payload, ts_recv)
+            if outcome != NOT_TAKEN:
+                if outcome != TAKEN:
+                    self._publisher.after_direct(outcome)
+                return True
         publisher, emit = self._publisher, self._emit
         if publisher.losing:
             self.end_loss()

@@ -1,7 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from mdring.feed.fixed cimport LevelForm, LevelRecords
+from mdring.feed.levels cimport LevelForm, LevelRecords
 from mdring.ring._ring cimport Words, Writer
 
 cdef enum:
@@ -49,6 +49,17 @@ cdef class Emit:
     cdef int reserve(self, Py_ssize_t count) except -1
     cdef void fill(self, uint8_t *record, Channel channel, int kind, int flags, int64_t ts_event,
                    uint64_t venue_seq) noexcept
+    cdef uint8_t *next_bbo(self, Channel channel, const int64_t *prices, const int64_t *sizes, int64_t ts_event,
+                           uint64_t venue_seq, int flags) except NULL
+    cdef uint8_t *next_trade(self, Channel channel, int64_t price, int64_t size, int aggressor, uint64_t trade_id,
+                             int64_t ts_event, uint64_t venue_seq, int flags, uint32_t trade_count) except NULL
+    cdef LevelRecords *level_target(self, Channel channel, int side, int64_t ts_event, uint64_t venue_seq, int flags,
+                                    LevelForm form, int count_at) noexcept
+    cdef void restamp(self, Py_ssize_t first, Py_ssize_t count, int64_t ts_event, uint64_t venue_seq) noexcept
+    cdef int add_levels(self, Channel channel, Py_ssize_t count) except -1
+    cdef int close_group(self) except -1
+    cdef Py_ssize_t commit_staged(self, Writer writer, uint64_t consumed, bint bounded) except -1
+    cdef void count_frames(self, Py_ssize_t frames, Py_ssize_t payload_bytes) noexcept
     cdef uint8_t *next_record(self, Channel channel, int kind, int flags, int64_t ts_event,
                               uint64_t venue_seq) except NULL
     cdef Py_ssize_t scan(self, Channel channel, int side, object levels, int64_t ts_event, uint64_t venue_seq, int flags,

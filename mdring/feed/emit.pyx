@@ -23,9 +23,9 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
-from mdring.feed.fixed cimport (
-    FAULT_SIGN, FORM_ACTION, FORM_OBJECT, FORM_PLAIN, FORM_SIDED, LevelForm, LevelRecords, ScanError, raise_fault,
-    raise_scan_error, scale_object, scan_levels, split_object,
+from mdring.feed.fixed cimport FAULT_SIGN, raise_fault, scale_object, split_object
+from mdring.feed.levels cimport (
+    FORM_ACTION, FORM_OBJECT, FORM_PLAIN, FORM_SIDED, LevelForm, LevelRecords, ScanError, raise_scan_error, scan_levels,
 )
 from mdring import record as _record
 from mdring.record import DataType, Flags, Kind, offset_of
@@ -210,6 +210,7 @@ cdef class Emit:
         self.level_records.side_offset = SIDE
         self.level_records.count_offset = ORDER_COUNT
         self.level_records.pattern = self.pattern
+        self.level_records.checked = True
         self.reserve(capacity)
 
     def __dealloc__(self):
@@ -284,6 +285,19 @@ cdef class Emit:
         """Stamp what is staged from here on with ``ts_recv``. What is staged already stays."""
         self.ts_recv = ts_recv
 
+    cdef uint8_t *next_trade(self, Channel channel, int64_t price, int64_t size, int aggressor, uint64_t trade_id,
+                             int64_t ts_event, uint64_t venue_seq, int flags, uint32_t trade_count) except NULL:
+        """Stage a TRADE with an integer as its id."""
+        cdef uint8_t *record = self.next_record(channel, KIND_TRADE, flags, ts_event, venue_seq)
+        _put_i64(record, PRICE, price)
+        _put_i64(record, SIZE, size)
+        _put_u8(record, TRADE_AGGRESSOR, aggressor)
+        _put_u64(record, TRADE_ID, trade_id)
+        _put_u32(record, TRADE_COUNT, trade_count)
+        _put_u8(record, TRADE_ID_FORMAT, 1)
+        self.add_run(channel, TYPE_TRADE, 1)
+        return record
+
     def trade(self, Channel channel not None, price, size, int aggressor, uint64_t trade_id, int64_t ts_event,
               uint64_t venue_seq=0, int flags=0, uint32_t trade_count=1, uint64_t trade_id_high=0,
               int trade_id_format=1):
@@ -292,17 +306,21 @@ cdef class Emit:
         cdef int64_t scaled_size = scale_object(size, channel.size_exponent)
         if scaled_price <= 0 or scaled_size <= 0:
             raise_fault(FAULT_SIGN, f"trade of {size!r} at {price!r}")
-        self.reserve(1)
-        cdef uint8_t *record = self.records + self.record_count * RECORD_SIZE
-        self.fill(record, channel, KIND_TRADE, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event, venue_seq)
-        _put_i64(record, PRICE, scaled_price)
-        _put_i64(record, SIZE, scaled_size)
-        _put_u8(record, TRADE_AGGRESSOR, aggressor)
-        _put_u64(record, TRADE_ID, trade_id)
+        cdef uint8_t *record = self.next_trade(channel, scaled_price, scaled_size, aggressor, trade_id, ts_event,
+                                               venue_seq, flags, trade_count)
         _put_u64(record, TRADE_ID_HIGH, trade_id_high)
-        _put_u32(record, TRADE_COUNT, trade_count)
         _put_u8(record, TRADE_ID_FORMAT, trade_id_format)
-        self.add_run(channel, TYPE_TRADE, 1)
+
+    cdef uint8_t *next_bbo(self, Channel channel, const int64_t *prices, const int64_t *sizes, int64_t ts_event,
+                           uint64_t venue_seq, int flags) except NULL:
+        """Stage a BBO: of the bid, then of the ask."""
+        cdef uint8_t *record = self.next_record(channel, KIND_BBO, flags, ts_event, venue_seq)
+        _put_i64(record, BID_PRICE, prices[0])
+        _put_i64(record, BID_SIZE, sizes[0])
+        _put_i64(record, ASK_PRICE, prices[1])
+        _put_i64(record, ASK_SIZE, sizes[1])
+        self.add_run(channel, TYPE_BBO, 1)
+        return record
 
     def bbo(self, Channel channel not None, bid_price, bid_size, ask_price, ask_size, int64_t ts_event,
             uint64_t venue_seq=0, int flags=0):
@@ -311,14 +329,34 @@ cdef class Emit:
         cdef int64_t sizes[2]
         _scale_side(channel, bid_price, bid_size, &prices[0], &sizes[0])
         _scale_side(channel, ask_price, ask_size, &prices[1], &sizes[1])
-        self.reserve(1)
-        cdef uint8_t *record = self.records + self.record_count * RECORD_SIZE
-        self.fill(record, channel, KIND_BBO, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event, venue_seq)
-        _put_i64(record, BID_PRICE, prices[0])
-        _put_i64(record, BID_SIZE, sizes[0])
-        _put_i64(record, ASK_PRICE, prices[1])
-        _put_i64(record, ASK_SIZE, sizes[1])
-        self.add_run(channel, TYPE_BBO, 1)
+        self.next_bbo(channel, prices, sizes, ts_event, venue_seq, flags)
+
+    cdef LevelRecords *level_target(self, Channel channel, int side, int64_t ts_event, uint64_t venue_seq, int flags,
+                                    LevelForm form, int count_at) noexcept:
+        """Where and as what levels are to be written; room for them was reserved."""
+        cdef LevelRecords *target = &self.level_records
+        target.form = form
+        target.count_at = count_at
+        target.records = self.records + self.record_count * RECORD_SIZE
+        target.capacity = self.record_room - self.record_count
+        self.fill(self.pattern, channel, KIND_LEVEL, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event,
+                  venue_seq)
+        _put_u8(self.pattern, SIDE, side)
+        return target
+
+    cdef int add_levels(self, Channel channel, Py_ssize_t count) except -1:
+        """Stage levels that were written behind the staged records."""
+        return self.add_run(channel, TYPE_BOOK, count)
+
+    cdef void restamp(self, Py_ssize_t first, Py_ssize_t count, int64_t ts_event, uint64_t venue_seq) noexcept:
+        """Levels that were written before their time (which is not 0) and id were known."""
+        cdef uint8_t *record = self.records + first * RECORD_SIZE
+        cdef Py_ssize_t i
+        for i in range(count):
+            _put_i64(record, TS_EVENT, ts_event)
+            _put_u64(record, VENUE_SEQ, venue_seq)
+            record[FLAGS] &= <uint8_t>~FLAG_BAD_TS_EVENT
+            record += RECORD_SIZE
 
     cdef Py_ssize_t scan(self, Channel channel, int side, object levels, int64_t ts_event, uint64_t venue_seq, int flags,
                          LevelForm form, int count_at) except -1:
@@ -326,17 +364,11 @@ cdef class Emit:
         cdef Py_buffer view
         cdef ScanError error
         cdef Py_ssize_t count
-        cdef LevelRecords *target = &self.level_records
+        cdef LevelRecords *target
         PyObject_GetBuffer(levels, &view, PyBUF_SIMPLE)
         try:
-            target.form = form
-            target.count_at = count_at
-            target.capacity = view.len // 6 + 1
-            self.reserve(target.capacity)
-            target.records = self.records + self.record_count * RECORD_SIZE
-            self.fill(self.pattern, channel, KIND_LEVEL, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event,
-                      venue_seq)
-            _put_u8(self.pattern, SIDE, side)
+            self.reserve(view.len // 6 + 1)
+            target = self.level_target(channel, side, ts_event, venue_seq, flags, form, count_at)
             if view.len < RELEASE_GIL_BYTES:
                 count = scan_levels(<const char *>view.buf, view.len, channel.price_exponent, channel.size_exponent,
                                     target, &error)
@@ -462,10 +494,13 @@ cdef class Emit:
 
     def end(self):
         """Close the event group: its last record gets LAST. An empty group is no group."""
+        self.close_group()
+
+    cdef int close_group(self) except -1:
         cdef Py_ssize_t begun = self.groups[self.group_count - 1].record_end if self.group_count else 0
         cdef Group *grown
         if self.record_count == begun:
-            return
+            return 0
         if self.group_count == self.group_room:
             grown = <Group *>realloc(self.groups, (2 * self.group_room + 256) * sizeof(Group))
             if grown == NULL:
@@ -476,6 +511,7 @@ cdef class Emit:
         self.groups[self.group_count].record_end = self.record_count
         self.groups[self.group_count].run_end = self.run_count
         self.group_count += 1
+        return 0
 
     def mark(self):
         """Where staging stands now; for ``rollback``."""
@@ -544,21 +580,25 @@ cdef class Emit:
         consumed: what it has not is never overwritten. Without it nothing is refused but a group larger than
         half the ring. Empties the stage.
         """
-        self.check_closed()
-        self.refused = 0
-        if self.group_count == 0:
-            return 0
         cdef uint64_t consumed = writer.published
-        cdef Py_ssize_t accepted = 0, published
         if read_position is not None:
             if not 0 <= read_index < read_position.count:
                 raise IndexError(f"word {read_index} of {read_position.count}")
             consumed = load_acquire_u64(read_position.words + read_index)
+        return self.commit_staged(writer, consumed, read_position is not None)
+
+    cdef Py_ssize_t commit_staged(self, Writer writer, uint64_t consumed, bint bounded) except -1:
+        """As ``commit``; ``bounded``: what lies above ``consumed`` must not be overwritten."""
+        cdef Py_ssize_t accepted = 0, published
+        self.check_closed()
+        self.refused = 0
+        if self.group_count == 0:
+            return 0
         if self.publish(writer, 0, self.group_count, consumed):
             accepted = self.group_count
         else:
             while accepted < self.group_count and self.publish(
-                writer, accepted, accepted + 1, consumed if read_position is not None else writer.published
+                writer, accepted, accepted + 1, consumed if bounded else writer.published
             ):
                 accepted += 1
             self.note_refused(accepted)
@@ -622,6 +662,9 @@ cdef class Emit:
 
     def observe(self, Py_ssize_t frames, Py_ssize_t payload_bytes):
         """Count frames and their bytes."""
+        self.count_frames(frames, payload_bytes)
+
+    cdef void count_frames(self, Py_ssize_t frames, Py_ssize_t payload_bytes) noexcept:
         if self.counters is not None:
             _count(self.counters, self.frames_word, frames)
             _count(self.counters, self.bytes_word, payload_bytes)

@@ -24,7 +24,7 @@ route by it. No function here reads a byte outside the text it is given.
 from decimal import Decimal
 
 from libc.stdint cimport INT64_MAX, int8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp
 
 from mdring.feed.adapter import VenueProtocolError
 from mdring.record import Reason
@@ -39,16 +39,9 @@ cdef int EXPONENT_CEILING = 100_000
 cdef int MAX_EXPONENT = 1_000
 # The finest exponent that a value may bring itself; it has one byte in the record.
 cdef int LEAST_OWN_EXPONENT = -100
-# A number of so many digits fits without a check.
-cdef int SAFE_DIGITS = 18
-# Nesting that is accepted in the parts of a level that are skipped.
-cdef int MAX_DEPTH = 64
-# The record has four bytes for the number of orders at a level.
-cdef int64_t MAX_COUNT = 0xFFFFFFFF
 # How much of a refused text an error message shows.
 cdef int SHOWN = 40
 
-cdef uint64_t[20] POWER
 cdef int _i
 POWER[0] = 1
 for _i in range(1, 20):
@@ -63,10 +56,6 @@ class DecimalError(VenueProtocolError):
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------
-
-
-cdef inline bint _digit(char c) noexcept nogil:
-    return c'0' <= c <= c'9'
 
 
 cdef struct Parts:
@@ -92,10 +81,10 @@ cdef Fault _parts(const char **at, const char *end, Parts *parts) noexcept nogil
         if p[0] == c'.' and not point:
             point = True
             p += 1
-            if p == end or not _digit(p[0]):
+            if p == end or not is_digit(p[0]):
                 return FAULT_MALFORMED
             continue
-        if not _digit(p[0]):
+        if not is_digit(p[0]):
             break
         digit = p[0] - c'0'
         p += 1
@@ -116,9 +105,9 @@ cdef Fault _parts(const char **at, const char *end, Parts *parts) noexcept nogil
         if p < end and (p[0] == c'-' or p[0] == c'+'):
             power_negative = p[0] == c'-'
             p += 1
-        if p == end or not _digit(p[0]):
+        if p == end or not is_digit(p[0]):
             return FAULT_MALFORMED
-        while p < end and _digit(p[0]):
+        while p < end and is_digit(p[0]):
             if power < EXPONENT_CEILING:
                 power = power * 10 + (p[0] - c'0')
             p += 1
@@ -146,76 +135,17 @@ cdef Fault _join(const Parts *parts, int exponent, int64_t *value) noexcept nogi
     return FAULT_NONE
 
 
-cdef Fault _number_by_parts(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
+cdef Fault number_by_parts(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
     """Any number of the grammar, at an exponent."""
     cdef Parts parts
     cdef Fault fault = _parts(at, end, &parts)
     return fault if fault != FAULT_NONE else _join(&parts, exponent, value)
 
 
-cdef inline bint _eight_digits(const char *p, uint64_t *value) noexcept nogil:
-    """Whether the eight bytes at ``p`` are digits; then their value. The bytes are those of one word, in which
-    pairs, then fours, then eights are joined: a padded fraction costs three multiplications instead of a loop."""
-    cdef uint64_t word
-    memcpy(&word, p, 8)
-    if word & <uint64_t>0xF0F0F0F0F0F0F0F0 != <uint64_t>0x3030303030303030:
-        return False
-    if (word + <uint64_t>0x0606060606060606) & <uint64_t>0xF0F0F0F0F0F0F0F0 != <uint64_t>0x3030303030303030:
-        return False
-    word = (word & <uint64_t>0x0F0F0F0F0F0F0F0F) * 2561 >> 8
-    word = (word & <uint64_t>0x00FF00FF00FF00FF) * 6553601 >> 16
-    value[0] = (word & <uint64_t>0x0000FFFF0000FFFF) * <uint64_t>42949672960001 >> 32
-    return True
-
-
-cdef inline Fault _number(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
-    """The longest number that begins at ``at``; moves ``at`` behind it. The common form is read here in one pass:
-    few enough digits, a fraction padded with zeros, no power of ten."""
-    cdef const char *p = at[0]
-    cdef const char *mark
-    cdef bint negative = False
-    cdef int64_t scaled = 0
-    cdef uint64_t eight = 0
-    cdef Py_ssize_t whole, taken = 0
-    if p < end and p[0] == c'-':
-        negative = True
-        p += 1
-    mark = p
-    while p < end and _digit(p[0]):
-        scaled = <int64_t>(<uint64_t>scaled * 10 + <uint64_t>(p[0] - c'0'))
-        p += 1
-    whole = p - mark
-    if whole == 0 or exponent > 0 or whole - exponent > SAFE_DIGITS:
-        return _number_by_parts(at, end, exponent, value)
-    if p < end and p[0] == c'.':
-        p += 1
-        mark = p
-        if end - p >= 8 and _eight_digits(p, &eight):
-            taken = 8 if exponent <= -8 else -exponent
-            scaled = scaled * <int64_t>POWER[taken] + <int64_t>(eight // POWER[8 - taken])
-            if eight % POWER[8 - taken] != 0:
-                return _number_by_parts(at, end, exponent, value)
-            p += 8
-        while p < end and taken < -exponent and _digit(p[0]):
-            scaled = scaled * 10 + (p[0] - c'0')
-            taken += 1
-            p += 1
-        while p < end and p[0] == c'0':
-            p += 1
-        if p == mark and (p == end or not _digit(p[0])):
-            return FAULT_MALFORMED
-    if p < end and (_digit(p[0]) or p[0] == c'e' or p[0] == c'E'):
-        return _number_by_parts(at, end, exponent, value)
-    scaled *= <int64_t>POWER[-exponent - taken]
-    value[0] = -scaled if negative else scaled
-    at[0] = p
-    return FAULT_NONE
-
-
 cdef Fault scale_text(const char *text, Py_ssize_t length, int exponent, int64_t *value) noexcept nogil:
     """Scale a text that is one number and nothing else."""
     cdef const char *p = text
-    cdef Fault fault = _number(&p, text + length, exponent, value)
+    cdef Fault fault = number_at(&p, text + length, exponent, value)
     if fault == FAULT_NONE and p != text + length:
         return FAULT_MALFORMED
     if fault == FAULT_INEXACT or fault == FAULT_OVERFLOW:
@@ -240,251 +170,6 @@ cdef Fault split_text(const char *text, Py_ssize_t length, int64_t *value, int8_
     return _join(&parts, exponent[0], value)
 
 
-# ---- arrays of price levels -------------------------------------------------------------------------------
-
-cdef struct Level:
-    int64_t price
-    int64_t size
-    int64_t count
-    uint8_t side
-    bint deletes
-
-
-cdef inline const char *_skip_space(const char *p, const char *end) noexcept nogil:
-    while p < end and (p[0] == c' ' or p[0] == c'\n' or p[0] == c'\t' or p[0] == c'\r'):
-        p += 1
-    return p
-
-
-cdef inline Fault _level_number(const char **at, const char *end, int exponent, int64_t *value) noexcept nogil:
-    """A number in quotes or bare."""
-    cdef bint quoted = at[0] < end and at[0][0] == c'"'
-    cdef Fault fault
-    at[0] += quoted
-    fault = _number(at, end, exponent, value)
-    if fault == FAULT_NONE and quoted:
-        if at[0] == end or at[0][0] != c'"':
-            return FAULT_MALFORMED
-        at[0] += 1
-    return fault
-
-
-cdef bint _skip_string(const char **at, const char *end) noexcept nogil:
-    cdef const char *p = at[0] + 1
-    while p < end and p[0] != c'"':
-        p += 2 if p[0] == c'\\' else 1
-    if p >= end:
-        return False
-    at[0] = p + 1
-    return True
-
-
-cdef bint _skip_value(const char **at, const char *end) noexcept nogil:
-    """Pass over one JSON value of any shape. Brackets must match; what stands between them is not looked at."""
-    cdef const char *p = at[0]
-    cdef const char *begin = p
-    cdef uint64_t objects = 0
-    cdef int depth = 0
-    while p < end:
-        if p[0] == c'"':
-            if not _skip_string(&p, end):
-                return False
-            if depth == 0:
-                break
-        elif p[0] == c'[' or p[0] == c'{':
-            if depth == MAX_DEPTH:
-                return False
-            objects = objects << 1 | (p[0] == c'{')
-            depth += 1
-            p += 1
-        elif p[0] == c']' or p[0] == c'}':
-            if depth == 0:
-                break
-            if (objects & 1) != (p[0] == c'}'):
-                return False
-            objects >>= 1
-            depth -= 1
-            p += 1
-            if depth == 0:
-                break
-        elif depth == 0 and (p[0] == c',' or p[0] == c' ' or p[0] == c'\n' or p[0] == c'\t' or p[0] == c'\r'):
-            break
-        else:
-            p += 1
-    at[0] = p
-    return depth == 0 and p > begin
-
-
-cdef inline bint _is_word(const char *p, const char *end, const char *word, Py_ssize_t length) noexcept nogil:
-    """Whether the JSON string ``"word"`` begins at ``p``; ``length`` is that of ``word``."""
-    return end - p >= length + 2 and p[0] == c'"' and p[length + 1] == c'"' and memcmp(p + 1, word, length) == 0
-
-
-cdef Fault _level_word(const char **at, const char *end, LevelForm form, Level *level) noexcept nogil:
-    """The word before the price: what is to be done, or the side; moves ``at`` behind it and its comma."""
-    cdef const char *p = at[0]
-    if form == FORM_ACTION:
-        level.deletes = _is_word(p, end, b"delete", 6)
-        if not level.deletes and not _is_word(p, end, b"new", 3) and not _is_word(p, end, b"change", 6):
-            return FAULT_MALFORMED
-    elif _is_word(p, end, b"buy", 3):
-        level.side = 1
-    elif _is_word(p, end, b"sell", 4):
-        level.side = 2
-    else:
-        return FAULT_MALFORMED
-    if not _skip_string(at, end):
-        return FAULT_MALFORMED
-    at[0] = _skip_space(at[0], end)
-    if at[0] == end or at[0][0] != c',':
-        return FAULT_MALFORMED
-    at[0] = _skip_space(at[0] + 1, end)
-    return FAULT_NONE
-
-
-cdef inline Fault _level(const char **at, const char *end, int price_exponent, int size_exponent, LevelForm form,
-                         int count_at, Level *level) noexcept nogil:
-    """A level that is an array; moves ``at`` behind it. Price above 0, size not below."""
-    cdef const char *p = at[0]
-    cdef Fault fault
-    cdef int element = 2
-    if p == end or p[0] != c'[':
-        return FAULT_MALFORMED
-    at[0] = _skip_space(p + 1, end)
-    if form != FORM_PLAIN:
-        fault = _level_word(at, end, form, level)
-        if fault != FAULT_NONE:
-            return fault
-    fault = _level_number(at, end, price_exponent, &level.price)
-    if fault != FAULT_NONE:
-        return fault
-    at[0] = _skip_space(at[0], end)
-    if at[0] == end or at[0][0] != c',':
-        return FAULT_MALFORMED
-    at[0] = _skip_space(at[0] + 1, end)
-    fault = _level_number(at, end, size_exponent, &level.size)
-    if fault != FAULT_NONE:
-        return fault
-    at[0] = _skip_space(at[0], end)
-    while at[0] < end and at[0][0] == c',':
-        at[0] = _skip_space(at[0] + 1, end)
-        if element == count_at:
-            fault = _level_number(at, end, 0, &level.count)
-            if fault != FAULT_NONE:
-                return fault
-        elif not _skip_value(at, end):
-            return FAULT_MALFORMED
-        element += 1
-        at[0] = _skip_space(at[0], end)
-    if at[0] == end or at[0][0] != c']' or (count_at and element <= count_at):
-        return FAULT_MALFORMED
-    at[0] += 1
-    return FAULT_NONE
-
-
-cdef Fault _level_object(const char **at, const char *end, int price_exponent, int size_exponent,
-                         Level *level) noexcept nogil:
-    """``{"price": …, "qty": …}``, the keys in any order and others between them; moves ``at`` behind it."""
-    cdef bint priced = False, sized = False, more = True
-    cdef const char *key
-    cdef Fault fault
-    if at[0] == end or at[0][0] != c'{':
-        return FAULT_MALFORMED
-    at[0] = _skip_space(at[0] + 1, end)
-    while more:
-        key = at[0]
-        if key == end or key[0] != c'"' or not _skip_string(at, end):
-            return FAULT_MALFORMED
-        at[0] = _skip_space(at[0], end)
-        if at[0] == end or at[0][0] != c':':
-            return FAULT_MALFORMED
-        at[0] = _skip_space(at[0] + 1, end)
-        fault = FAULT_NONE
-        if _is_word(key, end, b"price", 5):
-            fault = FAULT_MALFORMED if priced else _level_number(at, end, price_exponent, &level.price)
-            priced = True
-        elif _is_word(key, end, b"qty", 3):
-            fault = FAULT_MALFORMED if sized else _level_number(at, end, size_exponent, &level.size)
-            sized = True
-        elif not _skip_value(at, end):
-            fault = FAULT_MALFORMED
-        if fault != FAULT_NONE:
-            return fault
-        at[0] = _skip_space(at[0], end)
-        more = at[0] < end and at[0][0] == c','
-        if more:
-            at[0] = _skip_space(at[0] + 1, end)
-    if at[0] == end or at[0][0] != c'}' or not priced or not sized:
-        return FAULT_MALFORMED
-    at[0] += 1
-    return FAULT_NONE
-
-
-cdef inline Fault _put_level(const LevelRecords *target, Level *level, uint8_t *record) noexcept nogil:
-    """Write the record of a level, if it can be one."""
-    if level.deletes:
-        level.size = 0
-    if level.price <= 0 or level.size < 0 or level.count < 0:
-        return FAULT_SIGN
-    if level.count > MAX_COUNT:
-        return FAULT_OVERFLOW
-    memcpy(record, target.pattern, target.record_size)
-    (<int64_t *>(record + target.price_offset))[0] = level.price
-    (<int64_t *>(record + target.size_offset))[0] = level.size
-    if target.count_at:
-        (<uint32_t *>(record + target.count_offset))[0] = <uint32_t>level.count
-    if target.form == FORM_SIDED:
-        record[target.side_offset] = level.side
-    return FAULT_NONE
-
-
-cdef Py_ssize_t scan_levels(const char *text, Py_ssize_t length, int price_exponent, int size_exponent,
-                            const LevelRecords *target, ScanError *error) noexcept nogil:
-    """Write one record per level of the array ``text``; returns their number, or -1 and says why in ``error``.
-
-    ``target`` says of which form the levels are.
-
-    The array is nothing but white space around it. ``capacity`` must be at least ``length // 6 + 1``, more than
-    levels can stand in so many bytes.
-    """
-    cdef const char *p = text
-    cdef const char *end = text + length
-    cdef uint8_t *record = target.records
-    cdef Py_ssize_t count = 0
-    cdef Level level
-    error.fault = FAULT_MALFORMED
-    p = _skip_space(p, end)
-    if p < end and p[0] == c'[':
-        p = _skip_space(p + 1, end)
-        if p < end and p[0] == c']':
-            error.fault = FAULT_NONE
-        while error.fault != FAULT_NONE:
-            error.fault = FAULT_MALFORMED
-            if count == target.capacity:
-                break
-            level.count = 0
-            level.deletes = False
-            if target.form == FORM_OBJECT:
-                error.fault = _level_object(&p, end, price_exponent, size_exponent, &level)
-            else:
-                error.fault = _level(&p, end, price_exponent, size_exponent, target.form, target.count_at, &level)
-            if error.fault == FAULT_NONE:
-                error.fault = _put_level(target, &level, record)
-            if error.fault != FAULT_NONE:
-                break
-            record += target.record_size
-            count += 1
-            p = _skip_space(p, end)
-            if p < end and p[0] == c',':
-                p = _skip_space(p + 1, end)
-                error.fault = FAULT_MALFORMED  # another level is due
-        if error.fault == FAULT_NONE:
-            if p == end or p[0] != c']' or _skip_space(p + 1, end) != end:
-                error.fault = FAULT_MALFORMED
-    error.at = p - text
-    return count if error.fault == FAULT_NONE else -1
-
-
 # ---- errors -----------------------------------------------------------------------------------------------
 
 
@@ -499,13 +184,6 @@ cdef int raise_fault(Fault fault, str shown) except -1:
         raise DecimalError(f"{shown} has a price that is not positive, or a negative size",
                            reason=Reason.VALUE_OUT_OF_RANGE)
     raise DecimalError(f"{shown} is not decimal text, or not in the place of it")
-
-
-cdef int raise_scan_error(const char *text, Py_ssize_t length, const ScanError *error) except -1:
-    """Raise what ``scan_levels`` found, with the text around it."""
-    cdef Py_ssize_t begin = max(0, error.at - SHOWN)
-    cdef Py_ssize_t stop = min(length, error.at + SHOWN)
-    return raise_fault(error.fault, f"level array near byte {error.at}: {text[begin:stop]!r}")
 
 
 cdef int64_t scale_object(object text, int exponent) except? -1:
@@ -598,7 +276,7 @@ def quoted_after(bytes message not None, bytes prefix not None):
 
 cdef inline int64_t _two(const char *p) noexcept nogil:
     """The value of two digits, -1 if they are none."""
-    return (p[0] - c'0') * 10 + (p[1] - c'0') if _digit(p[0]) and _digit(p[1]) else -1
+    return (p[0] - c'0') * 10 + (p[1] - c'0') if is_digit(p[0]) and is_digit(p[1]) else -1
 
 
 cdef int64_t _days(int64_t year, int64_t month, int64_t day) noexcept nogil:
@@ -637,7 +315,7 @@ cdef Fault _time_ns(const char *p, Py_ssize_t length, int64_t *value) noexcept n
         at += 1
         if at == length - 1:
             return FAULT_MALFORMED
-        while at < length - 1 and _digit(p[at]):
+        while at < length - 1 and is_digit(p[at]):
             unit //= 10  # digits beyond the ninth are less than a ns
             fraction += (p[at] - c'0') * unit
             at += 1

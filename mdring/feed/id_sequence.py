@@ -15,6 +15,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from mdring.feed.chain import Chain
+
 OVERLAP: Final = 1_000
 """An id is a repeat if it lies at most so far back. Further back, the venue has begun to number anew (test
 networks do, when they are reset)."""
@@ -29,12 +31,13 @@ class Step(Enum):
     REPEAT = "repeat"
 
 
-class IdSequence:
+class IdSequence(Chain):
     """Ids that should rise by one. The first one may be any."""
 
-    __slots__ = ("_hole_begin", "_hole_end", "due")
+    __slots__ = ("_hole_begin", "_hole_end")
 
     def __init__(self) -> None:
+        self.live = True
         self.due = -1  # the id that should come next; -1: any
         # What is missing from the last gap: ids in [begin, end). Late ones are taken in rising order.
         self._hole_begin = 0

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from mdring.counters import POSITIONS_WORD, WAITING_WORD, Counter, Counters, Histogram
 from mdring.feed.channels import ChannelStore
+from mdring.feed.direct import REFUSED, SAVE_DUE, DirectPath, DirectRoutes
 from mdring.feed.emit import Channel, Emit
 from mdring.record import DataType, Flags, offset_of
 from mdring.ring import segment
@@ -69,6 +70,7 @@ class Publisher:
         self._lost = 0
         self._lost_books: dict[int, Channel] = {}
         self._lost_statuses = False
+        self._path: DirectPath | None = None
         store.restore(ring)
 
     @property
@@ -81,6 +83,22 @@ class Publisher:
         for channel in channels:
             self._store.resume(channel)
             self._channels.append(channel)
+
+    def direct_path(self, routes: DirectRoutes) -> DirectPath:
+        """The native way of messages that these routes take. What it returns besides TAKEN and NOT_TAKEN goes to
+        ``after_direct``."""
+        self._path = DirectPath(
+            routes, self.emit, self._writer, self._sequencer, self._position_word, WAITING_WORD
+        )  # fmt: skip
+        self._path.save_at = self._saved_at + self._save_after
+        return self._path
+
+    def after_direct(self, outcome: int) -> None:
+        """What a message on the direct path left to be done."""
+        if outcome == SAVE_DUE:
+            self.save_channels()
+        elif outcome == REFUSED:
+            self._note_loss()
 
     def commit(self) -> None:
         """Publish what is staged, all or from some event group on none of it, and wake the sequencer if it sleeps."""
@@ -106,6 +124,8 @@ class Publisher:
         """Let records through again. The first ones must tell the loss."""
         loss = Loss(self._lost, tuple(self._lost_books.values()), self._lost_statuses)
         self.losing = False
+        if self._path is not None:
+            self._path.enabled = True
         self._lost = 0
         self._lost_books = {}
         self._lost_statuses = False
@@ -116,9 +136,13 @@ class Publisher:
         if self._writer.cursor != self._saved_at:
             self._store.save(self._channels)
             self._saved_at = self._writer.cursor
+            if self._path is not None:
+                self._path.save_at = self._saved_at + self._save_after
 
     def _note_loss(self) -> None:
         self.losing = True
+        if self._path is not None:
+            self._path.enabled = False
         self._lost += self.emit.refused
         self._counters.add(Counter.DROPS, self.emit.refused)
         for channel, data_type, _ in self.emit.refused_channels():

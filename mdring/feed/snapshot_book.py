@@ -20,6 +20,7 @@ from typing import Final, Generic, TypeVar
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response
 from mdring.feed.book_sync import BookSync, Held, SyncRules, SyncState, Verdict
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.record import DataType, Reason, State
 
@@ -90,6 +91,11 @@ class SnapshotBook(Generic[Message, Image]):
     def valid(self) -> bool:
         """Whether consumers have a book."""
         return self._sync.valid
+
+    @property
+    def chain(self) -> Chain:
+        """The ids of the deltas, for a direct route."""
+        return self._sync
 
     def await_snapshot(self, now_ns: int) -> Sequence[Request]:
         """Fetch a snapshot if the book needs one and none is under way."""

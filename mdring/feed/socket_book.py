@@ -33,6 +33,7 @@ from enum import Enum
 from typing import Final
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.record import DataType, Reason, State
 
@@ -72,10 +73,10 @@ class BookWire(ABC):
         """Begin it, after a delay."""
 
 
-class SocketBook:
+class SocketBook(Chain):
     """The book of one instrument. ``last`` is the venue's id up to which it is complete."""
 
-    __slots__ = ("_attempts", "_channel", "_counts", "_delay_ns", "_due_ns", "_synced_at_ns", "_wire", "last", "state")
+    __slots__ = ("_attempts", "_channel", "_counts", "_delay_ns", "_due_ns", "_synced_at_ns", "_wire", "state")
 
     def __init__(self, channel: Channel, wire: BookWire, counts: AdapterCounts) -> None:
         self._channel = channel
@@ -85,7 +86,8 @@ class SocketBook:
         self._delay_ns = 0
         self._due_ns = 0  # when what is awaited is late
         self._synced_at_ns = 0
-        self.state = BookState.OFF
+        self.chained = True
+        self._enter(BookState.OFF)
         self.last = 0
 
     @property
@@ -108,7 +110,7 @@ class SocketBook:
         self.last = last
         if self.state is not _LIVE:
             self._counts.books_valid += 1
-            self.state = _LIVE
+            self._enter(_LIVE)
             self._synced_at_ns = now_ns
             emit.status(self._channel, State.SYNCED, Reason.NONE, DataType.BOOK)
             emit.end()
@@ -146,7 +148,7 @@ class SocketBook:
             self._counts.books_valid -= 1
             emit.clear(self._channel, reason)
             emit.end()
-        self.state = BookState.OFF
+        self._enter(BookState.OFF)
 
     def on_timer(self, now_ns: int, emit: Emit) -> Sequence[Request]:
         """Ask anew for what is late."""
@@ -161,7 +163,7 @@ class SocketBook:
         emit.clear(self._channel, reason)
         emit.end()
         self._counts.books_valid -= self.valid
-        self.state = BookState.OFF
+        self._enter(BookState.OFF)
         self.last = 0
 
     def _lose(self, reason: Reason, expected: int, found: int, now_ns: int, emit: Emit) -> Sequence[Request]:
@@ -189,6 +191,10 @@ class SocketBook:
             requests += self.on_unsubscribed(now_ns)
         return requests
 
-    def _await(self, state: BookState, now_ns: int) -> None:
+    def _enter(self, state: BookState) -> None:
         self.state = state
+        self.live = state is _LIVE
+
+    def _await(self, state: BookState, now_ns: int) -> None:
+        self._enter(state)
         self._due_ns = now_ns + PATIENCE_NS + (self._delay_ns if state is BookState.AWAIT_SNAPSHOT else 0)

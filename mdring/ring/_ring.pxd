@@ -58,6 +58,7 @@ cdef class Writer:
     cdef object records
     cdef int bind(self, object records) except -1
     cdef uint64_t publish_native(self, const uint8_t *records, uint64_t count, uint64_t read_position) noexcept nogil
+    cdef void wake_waiting(self, const uint64_t *waiting) noexcept nogil
 
 cdef class Reader:
     cdef Py_buffer view

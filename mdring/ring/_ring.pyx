@@ -269,8 +269,11 @@ cdef class Writer:
     def wake_if(self, Words waiting, Py_ssize_t index):
         """Wake the readers only if word ``index`` says that there is one asleep (it sets the word, then looks again)."""
         _check(waiting, index, False)
+        self.wake_waiting(waiting.words + index)
+
+    cdef void wake_waiting(self, const uint64_t *waiting) noexcept nogil:
         fence_full()  # sync: P5
-        if load_acquire_u64(waiting.words + index):
+        if load_acquire_u64(waiting):
             mdring_futex_wake_all(self.ring.cursor)
 
 

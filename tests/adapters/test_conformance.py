@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from random import Random
 from typing import Any, Final
 
 import msgspec
@@ -14,6 +15,7 @@ import pytest
 from mdring.emulator.book import Trade
 from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import Fetch, InstrumentInfo, Reconnect, Response, Send, VenueProtocolError, load_adapter
+from mdring.feed.direct import DirectRoutes
 from mdring.feed.fixed import scale
 from mdring.record import (
     BBO,
@@ -493,6 +495,33 @@ def test_damaged_frames_raise_nothing_but_protocol_errors_and_yield_no_impossibl
 @every_venue
 def test_damaged_frames_in_great_number(venue: str) -> None:
     bombard(venue, LONG_FRAMES)
+
+
+@every_venue
+@pytest.mark.parametrize("damaged", [False, True])
+def test_direct_routes_make_the_records_that_decoding_makes(venue: str, damaged: bool) -> None:
+    """Of any frame: also where a part of them is damaged, which a route must not take for good."""
+    samples = quiet_run(venue, 3.0).frames
+
+    def run(*, direct: bool) -> Loopback:
+        damager, random = Damager(samples, seed=11), Random(12)
+
+        def rewrite(frame: bytes) -> bytes:
+            return damager.frame() if damaged and random.random() < 0.2 else frame
+
+        loop = Loopback(venue, rewrite=rewrite)
+        if not direct:
+            loop.adapter.direct = DirectRoutes("none", "!")
+        loop.run(6.0)
+        return loop
+
+    if Loopback(venue).adapter.direct is None:
+        pytest.skip("the adapter has no direct routes")
+    fast, slow = run(direct=True), run(direct=False)
+    assert fast.frames == slow.frames
+    assert fast.records.tobytes() == slow.records.tobytes()
+    assert fast.adapter.counts == slow.adapter.counts
+    assert fast.adapter.direct is not None and fast.adapter.direct.taken > len(fast.frames) // 2
 
 
 @every_venue

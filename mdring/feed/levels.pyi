@@ -1,0 +1,1 @@
+"""Arrays of price levels, for native callers only."""
