@@ -58,8 +58,8 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "capture": (*PORT, "feed", "config"),
     "supervisor": (*FOUNDATION, "feed", "book.table", "supervisor", "emulator.venue", "emulator.instruments"),
     "cli": (
-        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "feed.subscriptions", "capture", "relay",
-        "supervisor", "config_strict", "c_header",
+        *FOUNDATION, *CONSUMING, "__init__", "cli", "feed.adapter", "feed.subscriptions", "feed.listing",
+        "feed.lookup", "symbol", "capture", "relay", "supervisor", "config_strict", "c_header",
     ),
     "__main__": ("cli",),
     "__init__": ("record", "instrument", "ring", "run_folder", *CONSUMING),

@@ -25,6 +25,8 @@ from mdring.ring.segment import SegmentError
 COMMANDS: Final = {
     "up": "start a run: connect to the venues and publish on the tape",
     "config": "check a configuration file",
+    "venues": "the venues that there are adapters for, and what each of them offers",
+    "instruments": "list the instruments of a venue",
     "stat": "what a run does now: states, rates, lags, latencies, errors",
     "tail": "print the records of a run as they come",
     "header": "print the C header by which programs in C and C++ read a run",

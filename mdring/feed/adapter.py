@@ -20,6 +20,7 @@ Third parties add a venue with an entry point in the group ``mdring.adapters`` t
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -269,6 +270,11 @@ class Adapter(ABC):
 
     @abstractmethod
     def __init__(self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]) -> None: ...
+
+    @classmethod
+    def title(cls) -> str:
+        """The venue as people call it: the first sentence of the class's docstring."""
+        return re.split(r"\.(?:\s|$)", cls.__doc__ or cls.venue, maxsplit=1)[0].strip()
 
     @abstractmethod
     def metadata_requests(self) -> Sequence[Fetch]:

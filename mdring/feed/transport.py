@@ -183,6 +183,13 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file)
 
 
+def tls_for(ca_file: str | None, *urls: str) -> ssl.SSLContext:
+    """A context for these URLs. Reading the system's authorities takes time and memory: plain connections, of tests
+    mostly, do without."""
+    secure = any(url.startswith(("wss:", "https:")) for url in urls)
+    return tls_context(ca_file) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 async def resolve(host: str, port: int) -> list[AddrInfoType]:
     """The TCP addresses of a name. Raises OSError (socket.gaierror).
 

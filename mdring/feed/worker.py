@@ -52,7 +52,7 @@ from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.session import SessionSettings
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
 from mdring.feed.subscriptions import AdapterMaker, adapter_maker, named, resolve, wishes_of
-from mdring.feed.transport import Timeouts, tls_context
+from mdring.feed.transport import Timeouts, tls_for
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
 from mdring.process import accept_stop, die_with_parent, pin_to_core
@@ -112,7 +112,7 @@ class Worker:
             self._adapter, self.publisher, self.states, quarantine, self.counters, self._venue_channel
         )  # fmt: skip
         self._cache = ListingCache(config.listing(venue.id), venue.adapter, venue.rest_url)
-        self._tls = _tls(venue)
+        self._tls = tls_for(venue.ca_file, venue.websocket_url, venue.rest_url)
         self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
         self._pace = ConnectPace(round(self._adapter.limits.connect_interval_s * 1e9))
         self.lives: list[LifeCycle] = []
@@ -307,12 +307,6 @@ def _session_settings(venue: VenueConfig, limits: Limits, tls: ssl.SSLContext) -
         tls=tls,
         timer_interval_ns=round(limits.timer_interval_s * 1e9),
     )
-
-
-def _tls(venue: VenueConfig) -> ssl.SSLContext:
-    secure = venue.websocket_url.startswith("wss:") or venue.rest_url.startswith("https:")
-    # Reading the system's authorities takes time and memory; plain connections, of tests mostly, do without.
-    return tls_context(venue.ca_file) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _quiet_garbage_collector() -> None:

@@ -1,0 +1,51 @@
+"""The venue's list of instruments for whoever runs no worker: asked for once, with a bound on the time.
+
+``mdring instruments`` calls it::
+
+    listing = look_up(venue, patience_s=15.0)      # VenueConfig
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from mdring.config import VenueConfig
+from mdring.feed.adapter import Fetch, InstrumentInfo, Response
+from mdring.feed.backoff import Backoff
+from mdring.feed.listing import Listing
+from mdring.feed.metadata import learn
+from mdring.feed.rest import Fetcher, RestClient
+from mdring.feed.subscriptions import adapter_maker, named, wishes_of
+from mdring.feed.transport import tls_for
+
+
+class LookupFailed(Exception):
+    """The venue has not given its list in time; the message says where it was asked for, and why."""
+
+
+def look_up(venue: VenueConfig, patience_s: float) -> Listing:
+    """Ask the venue for the list of its instruments. Raises LookupFailed."""
+    failures: list[str] = []
+    try:
+        instruments = asyncio.run(_learn(venue, patience_s, failures))
+    except TimeoutError:
+        why = failures[-1] if failures else "no answer"
+        raise LookupFailed(f"{venue.rest_url} gives no list of instruments within {patience_s:g} s: {why}") from None
+    return Listing(time.time_ns(), instruments)
+
+
+async def _learn(venue: VenueConfig, patience_s: float, failures: list[str]) -> dict[str, InstrumentInfo]:
+    adapter = adapter_maker(venue)(named(wishes_of(venue)))
+    client = RestClient(round(patience_s * 1e9), tls_for(venue.ca_file, venue.rest_url))
+    backoff = Backoff(venue.connection.reconnect_delay_ms, venue.connection.max_reconnect_delay_ms)
+    try:
+        async with asyncio.timeout(patience_s), asyncio.TaskGroup() as tasks:
+            fetcher = Fetcher(client, adapter.limits.weight_per_minute, tasks, _ignore)
+            return await learn(adapter, fetcher, backoff, failures.append)
+    finally:
+        await client.close()
+
+
+def _ignore(fetch: Fetch, response: Response) -> None:
+    """Nothing is submitted, so nothing comes."""
