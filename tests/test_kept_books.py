@@ -16,11 +16,13 @@ import pytest
 
 import mdring
 from mdring.book import BookSet
+from mdring.config import load
 from mdring.record import Flags, Kind
 from tests.runs import temporary_directory
 
 ROOT = Path(__file__).parents[1]
 SYMBOLS = ["BTC-USDT", "ETH-USDT"]
+BOOKS = sum(len(venue.subscriptions) for venue in load(ROOT / "config.toml").enabled_venues)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def directory() -> Iterator[Path]:
             process.wait(60)
 
 
-def until_valid(tape: mdring.Consumer, count: int = 5) -> None:
+def until_valid(tape: mdring.Consumer, count: int = BOOKS) -> None:
     assert tape.books is not None
     while sum(tape.books[i].valid for i in tape.books) < count:
         tape.poll()

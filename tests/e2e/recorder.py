@@ -43,11 +43,11 @@ class BookView(Struct, frozen=True):
 class Recorder(threading.Thread):
     """Reads the tape of a run from its first record to its end."""
 
-    def __init__(self, name: str, directory: Path, *, wait_s: float) -> None:
+    def __init__(self, name: str, directory: Path, *, wait_s: float, checker: StreamChecker | None = None) -> None:
         """Raises RunNotFound if the run is not up within ``wait_s``."""
         super().__init__(name=f"recorder of {name}")
         self.consumer = mdring.attach(name, directory=directory, start=1, wait_s=wait_s)
-        self.checker = StreamChecker()
+        self.checker = checker or StreamChecker()
         self.ended: mdring.RunEnded | None = None
         """Set when the run ended otherwise than in order."""
         self._books = BookSet()

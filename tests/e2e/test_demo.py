@@ -13,14 +13,21 @@ import numpy as np
 
 import mdring
 from mdring.book import BookSet
-from mdring.record import Kind
+from mdring.config import load
+from mdring.record import STATUS, Kind, Reason
 from tests.e2e.recorder import Recorder
+from tests.e2e.stream import StreamChecker
 from tests.e2e.system import WATCHDOG_S, pids_with
 from tests.supervised import wait_until
 
 CONFIG: Final = Path(__file__).parents[2] / "config.toml"
-INSTRUMENTS: Final = 5  # of the shipped configuration
+INSTRUMENTS: Final = sum(len(venue.subscriptions) for venue in load(CONFIG).enabled_venues)
 RUN: Final = "demo"
+
+
+def any_venue() -> StreamChecker:
+    """The rules that hold of every venue."""
+    return StreamChecker(venue_counts_trades=False)
 
 
 @contextmanager
@@ -38,8 +45,8 @@ def demo(directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_the_demo_streams_every_kind_of_record_of_every_instrument_and_ends_by_itself(directory: Path) -> None:
-    with demo(directory, "--duration", "5") as process:
-        with Recorder(RUN, directory / "runs", wait_s=WATCHDOG_S) as tape:
+    with demo(directory, "--duration", "5", "--demo-rate", "1000") as process:
+        with Recorder(RUN, directory / "runs", wait_s=WATCHDOG_S, checker=any_venue()) as tape:
             tape.join(WATCHDOG_S)
             records = tape.records()
         assert process.wait(WATCHDOG_S) == 0
@@ -48,7 +55,8 @@ def test_the_demo_streams_every_kind_of_record_of_every_instrument_and_ends_by_i
     kinds = (Kind.TRADE, Kind.BBO, Kind.LEVEL, Kind.CLEAR)
     assert seen >= {(number, kind) for number in range(1, INSTRUMENTS + 1) for kind in kinds}
     books = BookSet()
-    of_shutdown = int(np.flatnonzero(records["kind"] == Kind.STATUS)[-1])
+    shutdown = (records["kind"] == Kind.STATUS) & (records.view(STATUS)["reason"] == Reason.SHUTDOWN)
+    of_shutdown = int(np.flatnonzero(shutdown)[0])  # each connection tells it
     books.apply(records[:of_shutdown])
     assert all(books[number].valid and not books[number].is_crossed for number in range(1, INSTRUMENTS + 1))
     books.apply(records[of_shutdown:])
@@ -58,7 +66,7 @@ def test_the_demo_streams_every_kind_of_record_of_every_instrument_and_ends_by_i
 
 def test_a_killed_demo_takes_its_emulator_along_and_the_next_one_clears_away(directory: Path) -> None:
     with demo(directory) as process:
-        with Recorder(RUN, directory / "runs", wait_s=WATCHDOG_S) as tape:
+        with Recorder(RUN, directory / "runs", wait_s=WATCHDOG_S, checker=any_venue()) as tape:
             wait_until(lambda: tape.last_seq > 0, "records flow")
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             assert len(children) >= 3, "emulator, sequencer and worker are children of the supervisor"
