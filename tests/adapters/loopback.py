@@ -208,6 +208,7 @@ class Loopback:
         latency_s: float = 0.02,
         wanted: Wanted | None = None,
         options: Mapping[str, Any] | None = None,
+        endpoints: Endpoints | None = None,
         emulator_options: Mapping[str, Any] | None = None,
         rewrite: Callable[[bytes], bytes] = bytes,
         scribble: bool = False,
@@ -243,6 +244,7 @@ class Loopback:
         self._moving = True
         self.adapter_type = load_adapter(venue)
         self._options = structs.replace(self.adapter_type.options(), **(options or {}))
+        self._endpoints = endpoints or Endpoints("ws://venue", "http://venue")
         self.infos = self._learn()
         self.subscriptions = self._choose(wanted or Wanted())
         self.adapter = self._make(self.subscriptions)
@@ -262,7 +264,7 @@ class Loopback:
     # ---- before the first connection ----------------------------------------------------------------------
 
     def _make(self, subscriptions: Sequence[Subscription]) -> Adapter:
-        return self.adapter_type(Endpoints("ws://venue", "http://venue"), self._options, subscriptions)
+        return self.adapter_type(self._endpoints, self._options, subscriptions)
 
     def _learn(self) -> dict[str, InstrumentInfo]:
         adapter = self._make(())
