@@ -289,7 +289,7 @@ class Line:
 
 
 class BybitAdapter(Adapter):
-    """Bybit v5. One object serves all connections of one worker, of both categories."""
+    """Bybit v5, spot and linear. One object serves all connections of one worker, of both categories."""
 
     venue: ClassVar[str] = "bybit"
     data_types: ClassVar[tuple[DataType, ...]] = (
