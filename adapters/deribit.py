@@ -41,9 +41,12 @@ from msgspec import Raw, Struct
 
 from mdring.adapters.deribit_channels import (
     MS,
+    TICKER_PARTS,
     Count,
+    Halts,
     Handler,
     Params,
+    PlatformState,
     Push,
     Quote,
     Ticker,
@@ -52,7 +55,7 @@ from mdring.adapters.deribit_channels import (
     Trades,
     quotes,
 )
-from mdring.adapters.deribit_metadata import decode_instruments, instruments_fetches
+from mdring.adapters.deribit_metadata import ANY, currency_of, decode_instruments, instruments_fetch
 from mdring.feed.adapter import (
     NOTHING,
     Acknowledged,
@@ -75,7 +78,7 @@ from mdring.feed.adapter import (
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.socket_book import BookWire, SocketBook
-from mdring.record import DataType, Flags, Reason, Side, State
+from mdring.record import DataType, Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload; those of the other channels stand in ``deribit_channels.py``.
@@ -90,14 +93,6 @@ class Levels(Struct, gc=False):
     bids: Raw
     asks: Raw
     prev_change_id: Count | None = None  # of changes
-
-
-class PlatformState(Struct):
-    """{"price_index":"btc_usdc","locked":true,"reasons":[]}"""
-
-    price_index: str = ""
-    locked: bool = False
-    maintenance: bool | None = None
 
 
 class Error(Struct):
@@ -208,12 +203,6 @@ def kind_of(data_type: DataType, options: DeribitOptions) -> str:
     return "ticker"
 
 
-def index_of(instrument: str) -> str:
-    """The price index that it hangs on: btc_usd of BTC-25DEC26, sol_usdc of SOL_USDC-PERPETUAL."""
-    base, _, quote = instrument.partition("-")[0].lower().partition("_")
-    return f"{base}_{quote or 'usd'}"
-
-
 class Asked(NamedTuple):
     """A request that is to be answered."""
 
@@ -283,54 +272,6 @@ class DeribitBook(BookWire):
         emit.action_levels(self._channel, _BID, message.bids, ts_event, last, flags)
         emit.action_levels(self._channel, _ASK, message.asks, ts_event, last, flags)
         emit.end()
-
-
-# ---- the state of the platform ----------------------------------------------------------------------------
-
-
-class Halts:
-    """What of a connection's instruments cannot be traded at the moment, by what the venue says of itself."""
-
-    def __init__(self) -> None:
-        self.channels: list[Channel] = []
-        self._locked: set[str] = set()  # price indices
-        self._maintenance = False
-        self._halted: set[str] = set()  # instruments that the stream was told of
-
-    def on_push(self, push: Push[PlatformState], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Maintenance begins or ends, or an index is locked or not; most messages repeat what is known."""
-        state = push.params.data
-        if state.maintenance is not None:
-            self._maintenance = state.maintenance
-        if state.price_index and state.locked:
-            self._locked.add(state.price_index)
-        else:
-            self._locked.discard(state.price_index)
-        self._tell(emit)
-        return NOTHING
-
-    def on_subscribed(self, emit: Emit) -> None:
-        """A new connection was granted, so maintenance is over. What is still locked the venue says again."""
-        self._maintenance = False
-        self._locked.clear()
-        self._tell(emit)
-
-    def _tell(self, emit: Emit) -> None:
-        if not (self._maintenance or self._locked or self._halted):
-            return
-        for channel in self.channels:
-            name = channel.instrument
-            is_halted = self._maintenance or index_of(name) in self._locked
-            if is_halted == (name in self._halted):
-                continue
-            if is_halted:
-                self._halted.add(name)
-                detail = "maintenance" if self._maintenance else f"{index_of(name)} is locked"
-                emit.status(channel, State.HALTED, Reason.NONE, detail=detail)
-            else:
-                self._halted.discard(name)
-                emit.status(channel, State.TRADING, Reason.NONE)
-            emit.end()
 
 
 # ---- the adapter ------------------------------------------------------------------------------------------
@@ -416,11 +357,14 @@ class DeribitAdapter(Adapter):
     # Metadata
 
     def metadata_requests(self) -> Sequence[Fetch]:
-        """The lists of the currencies subscribed to."""
-        return instruments_fetches(self._endpoints.rest_url, self._subscriptions)
+        """The list of all instruments."""
+        return (instruments_fetch(self._endpoints.rest_url),)
 
-    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo]:
-        """All instruments of one list."""
+    def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:
+        """All instruments of one list; or where else there are lists of those subscribed to."""
+        currencies = sorted({currency_of(name) for name in self._subscriptions})
+        if response.status == 404 and response.tag == ANY and currencies:
+            return [instruments_fetch(self._endpoints.rest_url, currency) for currency in currencies]
         if response.status != 200:
             raise VenueProtocolError(f"instruments: HTTP {response.status} {response.body[:200]!r}")
         return decode_instruments(response.body, self.unknown)
@@ -444,34 +388,37 @@ class DeribitAdapter(Adapter):
             line.halts.channels.append(channels[name])
             line.topics.update(topics)
             self._line_of[name] = number
-            for topic, data_types in topics.items():
-                self._lay_route(number, topic, data_types, channels[name])
+            self._lay_routes(number, channels[name], subscription.data_types)
 
     def _lay_platform_state(self, line: Line) -> None:
         route = Route(DECODERS[PLATFORM_STATE], line.halts.on_push, None, DataType.STATUS)
         line.routes[PLATFORM_STATE.encode()] = route
 
-    def _lay_route(self, number: int, topic: Topic, data_types: Sequence[DataType], channel: Channel) -> None:
+    def _lay_routes(self, number: int, channel: Channel, wanted: Sequence[DataType]) -> None:
+        """Quotes are read from whichever of their channels comes."""
+        line, name = self._lines[number], channel.instrument
+        if DataType.BOOK in wanted:
+            topic = Topic("book", name)
+            book = DeribitBook(
+                channel, lambda method, delay_ns: self._change(number, method, [topic], delay_ns), self.counts
+            )
+            line.books[name] = book
+            self.counts.books += 1
+            self._lay(line, topic, book.on_push, DataType.BOOK)
+        trades = [data_type for data_type in (DataType.TRADE, DataType.LIQUIDATION) if data_type in wanted]
+        if trades:
+            self._lay(line, Topic("trades", name), Trades(channel, trades, self.counts).on_push, trades[0])
+        told = [data_type for data_type in TICKER_PARTS if data_type in wanted]
+        if told:
+            tickers = Tickers(channel, told)
+            line.tickers.append(tickers)
+            self._lay(line, Topic("ticker", name), tickers.on_push, told[0])
+            if DataType.BBO in wanted:
+                self._lay(line, Topic("quote", name), quotes(channel, tickers), DataType.BBO)
+
+    def _lay(self, line: Line, topic: Topic, handle: Handler, data_type: DataType) -> None:
         """For every interval, so that a recording may have another one."""
-        line = self._lines[number]
-        handle: Handler
-        match topic.kind:
-            case "book":
-                book = DeribitBook(
-                    channel, lambda method, delay_ns: self._change(number, method, [topic], delay_ns), self.counts
-                )
-                line.books[topic.instrument] = book
-                self.counts.books += 1
-                handle = book.on_push
-            case "trades":
-                handle = Trades(channel, data_types, self.counts).on_push
-            case "quote":
-                handle = quotes(channel)
-            case _:
-                tickers = Tickers(channel, data_types)
-                line.tickers.append(tickers)
-                handle = tickers.on_push
-        route = Route(DECODERS[topic.kind], handle, topic.instrument, data_types[0])
+        route = Route(DECODERS[topic.kind], handle, topic.instrument, data_type)
         for interval in INTERVALS:
             line.routes[topic.channel(interval).encode()] = route
 

@@ -1,4 +1,5 @@
-"""Deribit, the channels without a book to keep in sync: trades with their liquidations, quotes, tickers.
+"""Deribit, the channels without a book to keep in sync: trades with their liquidations, quotes, tickers, the state of
+the platform.
 
 Documentation (read November 2026): docs.deribit.com, "Subscriptions". Integrity: ``trade_seq`` counts the trades of an
 instrument without holes, so a missing one becomes STATUS(GAP), and one that comes again is dropped.
@@ -79,6 +80,14 @@ class Ticker(Struct, gc=False):
     index_price: Raw = Raw()
     open_interest: Raw = Raw()  # spot has none
     current_funding: Raw = Raw()  # perpetuals have it
+
+
+class PlatformState(Struct):
+    """{"price_index":"btc_usdc","locked":true,"reasons":[]}"""
+
+    price_index: str = ""
+    locked: bool = False
+    maintenance: bool | None = None
 
 
 MS: Final = 1_000_000  # ns
@@ -195,19 +204,7 @@ class Trades:
         emit.end()
 
 
-def quotes(channel: Channel) -> Handler:
-    """quote: the best levels, whenever they change."""
-
-    def on_push(push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        quote = push.params.data
-        stage_quote(channel, quote_of(quote), quote.timestamp * MS, emit)
-        emit.end()
-        return NOTHING
-
-    return on_push
-
-
-def quote_of(message: Quote | Ticker) -> Values:
+def quote_of(message: Ticker) -> Values:
     """Price and size of the best bid, then of the best ask."""
     return (
         quoted(message.best_bid_price),
@@ -219,7 +216,8 @@ def quote_of(message: Quote | Ticker) -> Values:
 
 def stage_quote(channel: Channel, values: Values, ts_event: int, emit: Emit) -> None:
     """A BBO."""
-    emit.bbo(channel, *values, ts_event)
+    bid_price, bid_size, ask_price, ask_size = values
+    emit.bbo(channel, bid_price, bid_size, ask_price, ask_size, ts_event)
 
 
 def marks_of(ticker: Ticker) -> Values:
@@ -269,21 +267,98 @@ class Tickers:
         self._channel = channel
         self._parts = [(data_type, *TICKER_PARTS[data_type]) for data_type in data_types]
         self._told: dict[DataType, Values] = {}
+        self.tells_quotes = True  # until they come by their own channel
 
     def restart(self) -> None:
         """On a new connection everything is told anew."""
         self._told.clear()
+        self.tells_quotes = True
 
     def on_push(self, push: Push[Ticker], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One ticker. A value that is not there says nothing; a quote of no sides does."""
         ticker = push.params.data
         news: dict[DataType, Values] = {}
         for data_type, read, stage in self._parts:
+            is_quote = data_type is DataType.BBO
             values = read(ticker)
-            if values == self._told.get(data_type) or (data_type is not DataType.BBO and not any(values)):
+            if values == self._told.get(data_type) or not (self.tells_quotes if is_quote else any(values)):
                 continue
             stage(self._channel, values, ticker.timestamp * MS, emit)
             emit.end()
             news[data_type] = values
         self._told.update(news)
         return NOTHING
+
+
+def quotes(channel: Channel, tickers: Tickers) -> Handler:
+    """quote: the best levels, whenever they change. Those of the tickers are then of no more use."""
+
+    def on_push(push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        quote = push.params.data
+        tickers.tells_quotes = False
+        emit.bbo(
+            channel,
+            quoted(quote.best_bid_price),
+            value(quote.best_bid_amount),
+            quoted(quote.best_ask_price),
+            value(quote.best_ask_amount),
+            quote.timestamp * MS,
+        )
+        emit.end()
+        return NOTHING
+
+    return on_push
+
+
+# ---- the state of the platform ----------------------------------------------------------------------------
+
+
+def index_of(instrument: str) -> str:
+    """The price index that it hangs on: btc_usd of BTC-25DEC26, sol_usdc of SOL_USDC-PERPETUAL."""
+    base, _, quote = instrument.partition("-")[0].lower().partition("_")
+    return f"{base}_{quote or 'usd'}"
+
+
+class Halts:
+    """What of a connection's instruments cannot be traded at the moment, by what the venue says of itself."""
+
+    def __init__(self) -> None:
+        self.channels: list[Channel] = []
+        self._locked: set[str] = set()  # price indices
+        self._maintenance = False
+        self._halted: set[str] = set()  # instruments that the stream was told of
+
+    def on_push(self, push: Push[PlatformState], ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Maintenance begins or ends, or an index is locked or not; most messages repeat what is known."""
+        state = push.params.data
+        if state.maintenance is not None:
+            self._maintenance = state.maintenance
+        if state.price_index and state.locked:
+            self._locked.add(state.price_index)
+        else:
+            self._locked.discard(state.price_index)
+        self._tell(emit)
+        return NOTHING
+
+    def on_subscribed(self, emit: Emit) -> None:
+        """A new connection was granted, so maintenance is over. What is still locked the venue says again."""
+        self._maintenance = False
+        self._locked.clear()
+        self._tell(emit)
+
+    def _tell(self, emit: Emit) -> None:
+        if not (self._maintenance or self._locked or self._halted):
+            return
+        for channel in self.channels:
+            name = channel.instrument
+            is_halted = self._maintenance or index_of(name) in self._locked
+            if is_halted == (name in self._halted):
+                continue
+            if is_halted:
+                self._halted.add(name)
+                detail = "maintenance" if self._maintenance else f"{index_of(name)} is locked"
+                emit.status(channel, State.HALTED, Reason.NONE, detail=detail)
+            else:
+                self._halted.discard(name)
+                emit.status(channel, State.TRADING, Reason.NONE)
+            emit.end()

@@ -1,8 +1,9 @@
 """Deribit, metadata: which instruments there are, what amounts are of, and how finely prices and sizes are written.
 
-Documentation (read November 2026): docs.deribit.com, ``public/get_instruments``. There are lists by currency (that in
-which an instrument is settled; spot pairs are asked for among all) and by kind. Combos have books, too, but are bundles
-of other instruments, for which there is no canonical symbol: they are passed over.
+Documentation (read November 2026): docs.deribit.com, ``public/get_instruments``. One list has all kinds of all
+currencies. Where it is not found, as in old recordings, there are lists by currency (that in which an instrument is
+settled). Combos have books, too, but are bundles of other instruments, for which there is no canonical symbol: they are
+passed over.
 
 Exponents: ticks are rules for new orders and grow with the price (``tick_size`` is the finest); block trades and the
 legs of combos are priced more finely, so there is room for some digits more. Amounts of inverse futures are in USD,
@@ -15,7 +16,7 @@ Used by ``deribit.py`` before it subscribes::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
@@ -26,9 +27,7 @@ from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenuePro
 from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, option, perpetual, plain_decimal, spot
 
-CURRENCIES: Final = ("BTC", "ETH", "USDC", "USDT", "EURR")
-"""Currencies that have lists of their own."""
-KINDS: Final = ("future", "option", "spot")
+ANY: Final = "any"
 COMBOS: Final = ("future_combo", "option_combo")
 MORE_PRICE_DIGITS: Final = 4
 MORE_SIZE_DIGITS: Final = 2
@@ -81,22 +80,17 @@ _ANSWER: Final = msgspec.json.Decoder(Answer)
 _ROW: Final = msgspec.json.Decoder(Row)
 
 
-def instruments_fetches(rest_url: str, instruments: Iterable[str]) -> Sequence[Fetch]:
-    """Requests for the lists that hold these instruments; for all there are, if none is named."""
+def instruments_fetch(rest_url: str, currency: str = ANY) -> Fetch:
+    """The request for the list of a currency, or of all."""
     base = rest_url.rstrip("/")
-    url = f"{base if '/api/' in base else f'{base}/api/v2'}/public/get_instruments?expired=false"
-    queries = sorted({query_of(name) for name in instruments}) or [f"currency=any&kind={kind}" for kind in KINDS]
-    return [Fetch(tag=query, url=f"{url}&{query}") for query in queries]
+    url = base if "/api/" in base else f"{base}/api/v2"
+    return Fetch(tag=currency, url=f"{url}/public/get_instruments?currency={currency}&expired=false")
 
 
-def query_of(instrument: str) -> str:
-    """Which list an instrument is in, which the form of its name tells."""
-    name, dash, _ = instrument.partition("-")
-    if not dash:
-        return "currency=any&kind=spot"
-    base, _, quote = name.partition("_")
-    currency = quote or base
-    return f"currency={currency if currency in CURRENCIES else 'any'}"
+def currency_of(instrument: str) -> str:
+    """In which list an instrument is: BTC of BTC-PERPETUAL, USDC of SOL_USDC-PERPETUAL."""
+    base, _, quote = instrument.partition("-")[0].partition("_")
+    return quote or base
 
 
 def decode_instruments(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:

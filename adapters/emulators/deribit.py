@@ -36,19 +36,25 @@ from mdring.adapters.emulators.deribit_rest import (
     number,
     stamps,
 )
+from mdring.adapters.emulators.deribit_streams import (
+    MS,
+    BookStream,
+    PlatformStream,
+    QuoteStream,
+    Stream,
+    TickerStream,
+    TradeStream,
+)
 from mdring.emulator.book import Book, Level, Trade
 from mdring.emulator.derivatives import Contract, is_liquidation
 from mdring.emulator.market import Change, Event, Market, Top
 from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, Timer, VenueEmulator, Wire
-from mdring.emulator.window import ChangeWindow, Delta
 from mdring.record import Aggressor, DataType
 from mdring.symbol import Product as Kind
 from mdring.symbol import Symbol
 
-MS: Final = 1_000_000
 INTERVALS: Final = ("100ms", "agg2")
 SPOT_QUOTES: Final = ("USDC", "USDT", "EURR", "BTC", "ETH")
-PLATFORM_STATE: Final = "platform_state"
 LEAST_HEARTBEAT_S: Final = 10
 LIQUIDATED: Final = ("T", "M", "MT")
 
@@ -63,185 +69,6 @@ class DeribitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_slack_s: float = 0.6  # a test request comes so much later than asked for
     test_patience_s: float = 10.0  # for the answer to it
     connections: int = 32
-
-
-# ---- streams ----------------------------------------------------------------------------------------------
-
-
-class Stream:
-    """One channel and who listens to it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.sessions: list[DeribitSession] = []
-
-    def first(self) -> str | None:
-        """What a new listener gets at once, alone."""
-        return None
-
-    def join(self, session: DeribitSession) -> None:
-        """A new listener."""
-        data = self.first()
-        self.sessions.append(session)
-        if data is not None:
-            session.deliver(self.name, self._frame(data))
-
-    def leave(self, session: DeribitSession) -> None:
-        """One fewer."""
-        self.sessions.remove(session)
-
-    def publish(self, data: str) -> None:
-        """To all."""
-        frame = self._frame(data)
-        for session in self.sessions:
-            session.deliver(self.name, frame)
-
-    def _frame(self, data: str) -> bytes:
-        return (
-            f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"{self.name}","data":{data}}}}}'
-        ).encode()
-
-
-class BookStream(Stream):
-    """``book.X.100ms``: a snapshot, then what changed."""
-
-    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
-        super().__init__(f"book.{product.name}.{interval}")
-        self._product = product
-        self._host = host
-        self._bids: set[int] = set()  # prices that listeners have
-        self._asks: set[int] = set()
-        self._sent_id = 0
-        self.window = ChangeWindow(product.book, host, interval_s, self._on_delta)
-
-    def first(self) -> str:
-        """``{"timestamp":1790133840448,"type":"snapshot","change_id":193809616666,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[["new",228.51,0.22]],"asks":[["new",228.52,0.34]]}``"""
-        window = self.window
-        window.flush()  # the snapshot is as new as the last change
-        window.open = True
-        _, bids, asks = window.image()
-        self._bids, self._asks = {price for price, _ in bids}, {price for price, _ in asks}
-        self._sent_id = self._product.change_id(window.sent_id)
-        new: set[int] = set()
-        return self._message("snapshot", self._rows(bids, new), self._rows(asks, new), "")
-
-    def leave(self, session: DeribitSession) -> None:
-        super().leave(session)
-        self.window.open = bool(self.sessions)
-
-    def _on_delta(self, delta: Delta) -> None:
-        """``{"timestamp":1790133845258,"type":"change","change_id":193809650259,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[],"asks":[["change",228.58,91.89]],"prev_change_id":193809644396}``"""
-        previous, self._sent_id = self._sent_id, self._product.change_id(delta.last)
-        bids, asks = self._rows(delta.bids, self._bids), self._rows(delta.asks, self._asks)
-        self.publish(self._message("change", bids, asks, f',"prev_change_id":{previous}'))
-
-    def _rows(self, levels: Sequence[Level], known: set[int]) -> str:
-        rows = []
-        for level in levels:
-            price, size = level
-            action = "delete" if not size else "change" if price in known else "new"
-            (known.add if size else known.discard)(price)
-            rows.append(f'["{action}",' + ",".join(self._product.row(*level)) + "]")
-        return "[" + ",".join(rows) + "]"
-
-    def _message(self, kind: str, bids: str, asks: str, tail: str) -> str:
-        return (
-            f'{{"timestamp":{self._host.now_ns() // MS},"type":"{kind}","change_id":{self._sent_id},'
-            f'"instrument_name":"{self._product.name}","bids":{bids},"asks":{asks}{tail}}}'
-        )
-
-
-class TradeStream(Stream):
-    """``trades.X.100ms``: the trades of an interval in one message."""
-
-    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
-        super().__init__(f"trades.{product.name}.{interval}")
-        self._host = host
-        self._interval_s = interval_s
-        self._rows: list[str] = []
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether there are trades to be sent."""
-        return bool(self._rows)
-
-    def add(self, row: str) -> None:
-        """A trade has happened."""
-        if not self._rows:
-            self._host.after(self._interval_s, self._send)
-        self._rows.append(row)
-
-    def _send(self) -> None:
-        rows, self._rows = self._rows, []
-        self.publish("[" + ",".join(rows) + "]")
-
-
-class QuoteStream(Stream):
-    """``quote.X``: the best levels, at once."""
-
-    def __init__(self, product: Product) -> None:
-        super().__init__(f"quote.{product.name}")
-        self._product = product
-
-    def first(self) -> str:
-        return self._product.quote()
-
-
-class TickerStream(Stream):
-    """``ticker.X.100ms``: looked at every so often, sent whole if anything in it has changed."""
-
-    def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
-        super().__init__(f"ticker.{product.name}.{interval}")
-        self._product = product
-        self._host = host
-        self._interval_s = interval_s
-        self._told = ""
-        self._is_running = False
-
-    def first(self) -> str:
-        if not self._is_running:
-            self._is_running = True
-            self._host.after(self._interval_s, self._look)
-        return self._product.ticker()
-
-    def _look(self) -> None:
-        self._is_running = bool(self.sessions)
-        if not self._is_running:
-            return
-        fields = self._product.ticker_fields()
-        if fields != self._told:
-            self._told = fields
-            self.publish(self._product.ticker())
-        self._host.after(self._interval_s, self._look)
-
-
-class PlatformStream(Stream):
-    """``platform_state``: that each index is not locked, in turn and over and over."""
-
-    def __init__(self, indices: Sequence[str], host: Host, interval_s: float) -> None:
-        super().__init__(PLATFORM_STATE)
-        self._indices = indices
-        self._host = host
-        self._interval_s = interval_s
-        self._turn = 0
-        self._is_running = False
-
-    def join(self, session: DeribitSession) -> None:
-        super().join(session)
-        if not self._is_running:
-            self._is_running = True
-            self._host.after(self._interval_s, self._repeat)
-
-    def lock(self, index: str, is_locked: bool) -> None:
-        """``{"price_index":"btc_usdc","locked":true,"reasons":[]}``"""
-        self.publish(f'{{"price_index":"{index}","locked":{str(is_locked).lower()},"reasons":[]}}')
-
-    def _repeat(self) -> None:
-        self._is_running = bool(self.sessions)
-        if self._is_running:
-            self._turn = (self._turn + 1) % len(self._indices)
-            self.lock(self._indices[self._turn], False)
-            self._host.after(self._interval_s, self._repeat)
 
 
 # ---- products ---------------------------------------------------------------------------------------------
