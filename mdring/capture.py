@@ -31,6 +31,7 @@ import shutil
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Literal, Self, cast
@@ -54,7 +55,7 @@ from mdring.feed.adapter import (
     load_adapter,
 )
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.subscriptions import Wish, named, resolve
+from mdring.feed.subscriptions import Wish, learners, resolve
 from mdring.record import RECORD, DataType, Kind, Reason, State
 
 # ---- the format -------------------------------------------------------------------------------------------
@@ -511,8 +512,13 @@ def decode_capture(
     """
     adapter_class = load_adapter(adapter_name)
     converted = msgspec.convert(dict(options), adapter_class.options)
-    learner = adapter_class(endpoints or adapter_class.endpoints, converted, named(wishes))
-    known = {info.instrument: info for info in learn_metadata(learner, capture_path)}
+    to_learn = learners(
+        lambda subscriptions: adapter_class(endpoints or adapter_class.endpoints, converted, subscriptions), wishes
+    )
+    known = {info.instrument: info for info in learn_metadata(to_learn[0], capture_path)}
+    for learner in to_learn[1:]:
+        with suppress(CaptureError):  # a list that was not recorded holds nothing that was: patterns match none of it
+            known = {info.instrument: info for info in learn_metadata(learner, capture_path)} | known
     # What was recorded may have been halted later, or is not traded any more: if it is named, it is decoded.
     resolved = resolve(wishes, known, adapter_class, named_must_trade=False)
     adapter = adapter_class(endpoints or adapter_class.endpoints, converted, resolved.subscriptions)
@@ -550,7 +556,7 @@ def decode_capture(
         resyncs=counts.resyncs,
         rejects=driver.reject_reasons.total(),
         reject_reasons=dict(driver.reject_reasons),
-        ignored=learner.counts.ignored + counts.ignored,
+        ignored=to_learn[0].counts.ignored + counts.ignored,
         repeated=counts.repeated,
         snapshots=counts.snapshots,
         checksums=counts.checksums,

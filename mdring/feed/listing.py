@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -166,9 +166,10 @@ class ListingSource:
         return listing
 
 
-def differences(recalled: Listing, live: Listing, subscribed: Iterable[str]) -> list[str]:
-    """In words, what of the subscribed instruments the live list says otherwise."""
-    found = []
+def differences(recalled: Listing, live: Listing, subscribed: Collection[str], wanted: Iterable[str]) -> list[str]:
+    """In words, what the live list says otherwise of the subscribed instruments; and which of those ``wanted`` by the
+    live list it adds."""
+    found = [f"{name} can be had" for name in wanted if name not in subscribed]
     for name in subscribed:
         before, now = recalled.instruments[name], live.instruments.get(name)
         if now is None or not now.trading:

@@ -36,13 +36,14 @@ def look_up(venue: VenueConfig, patience_s: float) -> Listing:
 
 
 async def _learn(venue: VenueConfig, patience_s: float, failures: list[str]) -> dict[str, InstrumentInfo]:
-    adapter = adapter_maker(venue)(named(wishes_of(venue)))
+    make, told = adapter_maker(venue), named(wishes_of(venue))
+    learners = [make(told), make(())] if told else [make(())]  # all there is, whatever is subscribed to
     client = RestClient(round(patience_s * 1e9), tls_for(venue.ca_file, venue.rest_url))
     backoff = Backoff(venue.connection.reconnect_delay_ms, venue.connection.max_reconnect_delay_ms)
     try:
         async with asyncio.timeout(patience_s), asyncio.TaskGroup() as tasks:
-            fetcher = Fetcher(client, adapter.limits.weight_per_minute, tasks, _ignore)
-            return await learn(adapter, fetcher, backoff, failures.append)
+            fetcher = Fetcher(client, learners[0].limits.weight_per_minute, tasks, _ignore)
+            return await learn(learners, fetcher, backoff, failures.append)
     finally:
         await client.close()
 

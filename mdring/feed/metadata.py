@@ -4,7 +4,7 @@ Part of the worker. The venue's REST may be slow, wrong or dead: ``learn`` tries
 the configuration allows, and has every failure told. ``declare`` hands the instruments to the supervisor, the only
 writer of the instrument table, over the control socket, as lines of JSON, and waits for their rows::
 
-    infos = await learn(adapter, fetcher, backoff, on_failure)
+    infos = await learn([adapter], fetcher, backoff, on_failure)
     rows = await declare(control, table, "binance", infos)
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -35,27 +35,41 @@ class AttemptsExhausted(Exception):
 
 
 async def learn(
-    adapter: Adapter, fetcher: Fetcher, backoff: Backoff, on_failure: Callable[[str], None]
+    learners: Sequence[Adapter], fetcher: Fetcher, backoff: Backoff, on_failure: Callable[[str], None]
 ) -> dict[str, InstrumentInfo]:
     """The metadata of all instruments that the venue lists and the adapter can serve, by the venue's names.
 
-    ``on_failure`` is told why, after each failed attempt. Raises AttemptsExhausted.
+    ``learners`` are objects of the adapter that were told of different subscriptions (``subscriptions.learners``); what
+    several of them ask for is fetched once, for the first. ``on_failure`` is told why, after each failed attempt.
+    Raises AttemptsExhausted.
     """
     infos: dict[str, InstrumentInfo] = {}
-    pending = list(adapter.metadata_requests())
+    asked: set[str] = set()
+    pending: list[tuple[Adapter, Fetch]] = []
+
+    def ask(learner: Adapter, fetches: Iterable[Fetch]) -> None:
+        for fetch in fetches:
+            if fetch.url not in asked:
+                asked.add(fetch.url)
+                pending.append((learner, fetch))
+
+    for learner in learners:
+        ask(learner, learner.metadata_requests())
     while True:
         failed = []
         while pending:
-            fetch = pending.pop(0)
+            learner, fetch = pending.pop(0)
             try:
-                found = adapter.on_metadata(await fetcher.fetch(fetch))
+                found = learner.on_metadata(await fetcher.fetch(fetch))
             except VenueProtocolError as error:
                 on_failure(str(error))
-                failed.append(fetch)
+                failed.append((learner, fetch))
             else:
-                pending += [entry for entry in found if isinstance(entry, Fetch)]
-                infos.update({entry.instrument: entry for entry in found if isinstance(entry, InstrumentInfo)})
-        pending = failed
+                ask(learner, (entry for entry in found if isinstance(entry, Fetch)))
+                for info in found:
+                    if isinstance(info, InstrumentInfo):
+                        infos.setdefault(info.instrument, info)
+        pending += failed
         if not pending:
             return infos
         if backoff.exhausted:

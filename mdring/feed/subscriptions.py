@@ -4,7 +4,7 @@ Pure; used by the worker, by ``capture.py``, and by whoever lists instruments. T
 gives patterns; only the venue's list tells which instruments those are, and what is offered of each::
 
     wishes = wishes_of(venue)                               # Subscription | Pattern
-    infos = ...                                             # by an adapter made with ``named(wishes)``
+    infos = ...                                             # by ``learners(make, wishes)``
     resolved = resolve(wishes, infos, OkxAdapter)
     adapter = make(resolved.subscriptions)                  # another one, which then gets its channels
 
@@ -70,6 +70,14 @@ def wishes_of(venue: VenueConfig) -> list[Wish]:
 def named(wishes: Sequence[Wish]) -> list[Subscription]:
     """Those that name their instrument: all that an adapter is told before the list is known."""
     return [wish for wish in wishes if isinstance(wish, Subscription)]
+
+
+def learners(make: AdapterMaker, wishes: Sequence[Wish]) -> list[Adapter]:
+    """The adapters that learn which instruments there are. Some ask for no more than holds what they are told of, some
+    list certain instruments only if they are told; so where patterns stand beside names, two learn."""
+    told = named(wishes)
+    has_patterns = len(told) < len(wishes)
+    return [make(told), make(())] if told and has_patterns else [make(told)]
 
 
 def adapter_maker(venue: VenueConfig) -> AdapterMaker:

@@ -51,7 +51,7 @@ from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.session import SessionSettings
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
-from mdring.feed.subscriptions import AdapterMaker, adapter_maker, named, resolve, wishes_of
+from mdring.feed.subscriptions import AdapterMaker, adapter_maker, learners, resolve, wishes_of
 from mdring.feed.transport import Timeouts, tls_for
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
@@ -91,7 +91,8 @@ class Worker:
         self._venue_id = config.venue_ids[venue.id]
         self._make = make
         self._wishes = wishes_of(venue)
-        self._adapter = make(named(self._wishes))
+        self._learners = learners(make, self._wishes)
+        self._adapter = self._learners[0]
         self._control = control
         self._table = InstrumentTable.attach(folder.instruments)
         self._store = ChannelStore.attach(folder.channels(venue.id))
@@ -161,7 +162,7 @@ class Worker:
         fetcher = Fetcher(self._client, limits.weight_per_minute, tasks, self.driver.on_response)
         self.driver.fetcher = fetcher
         source = ListingSource(
-            lambda: learn(self._adapter, fetcher, self._backoff(), self._on_metadata_failure),
+            lambda: learn(self._learners, fetcher, self._backoff(), self._on_metadata_failure),
             self._cache, self._venue.connection.metadata_timeout_ms / 1000, tasks,
             self._on_recalled_listing, self._on_late_listing,
         )  # fmt: skip
@@ -191,7 +192,8 @@ class Worker:
         channels = {name: self._channel(row) for name, row in rows.items()}
         subscriptions = [entry for entry in resolved.subscriptions if entry.instrument in rows]
         self._adapter = self._make(subscriptions)
-        self.driver.adopt(self._adapter)
+        for adapter in (*self._learners[1:], self._adapter):  # what each has noted is published
+            self.driver.adopt(adapter)
         self._subscribed = {entry.instrument: channels[entry.instrument] for entry in subscriptions}
         self._adapter.bind(self._subscribed)
         connections = self._adapter.connections() if subscriptions else ()
@@ -252,7 +254,8 @@ class Worker:
     def _on_late_listing(self, recalled: Listing, live: Listing) -> None:
         """The venue has answered after all. What it says otherwise is used from the next start on."""
         logger.info("the venue has given the list of its instruments, which was missing at the start")
-        for difference in differences(recalled, live, self._subscribed):
+        wanted = resolve(self._wishes, live.instruments, type(self._adapter)).subscriptions
+        for difference in differences(recalled, live, self._subscribed, [entry.instrument for entry in wanted]):
             logger.warning("%s: restart the worker to go on with that", difference)
             self.counters.set_error(f"metadata: {difference}; restart to go on with that")
 

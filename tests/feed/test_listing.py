@@ -236,6 +236,6 @@ def test_empty_list_replaces_no_other(cache: ListingCache) -> None:
 
 def test_differences_are_those_of_what_is_subscribed_to() -> None:
     live = listing("A", "B", price_exponent=-4)
-    told = differences(listing("A", "B", "C", "D"), live, ["A", "C"])
-    assert told == ["A is written with exponents -4 and 0, not -2 and 0", "C is not trading any more"]
-    assert differences(listing("A"), listing("A"), ["A"]) == []
+    told = differences(listing("A", "B", "C", "D"), live, ["A", "C"], ["A", "N"])
+    assert told == ["N can be had", "A is written with exponents -4 and 0, not -2 and 0", "C is not trading any more"]
+    assert differences(listing("A"), listing("A"), ["A"], ["A"]) == []

@@ -55,7 +55,7 @@ class Script(Fetcher):
 def test_every_request_and_page_is_asked_for_once() -> None:
     async def main() -> None:
         script = Script()
-        infos = await learn(PagedAdapter(), script, Backoff(1, 1), pytest.fail)
+        infos = await learn([PagedAdapter()], script, Backoff(1, 1), pytest.fail)
         assert set(infos) == {"spot", "futures", "page 2"}
         assert sorted(script.asked) == ["/futures", "/spot", "/spot?page=2"]
 
@@ -66,7 +66,7 @@ def test_only_what_failed_is_asked_for_again() -> None:
     async def main() -> None:
         script = Script(futures=[500, 0, 200])
         failures: list[str] = []
-        infos = await learn(PagedAdapter(), script, Backoff(1, 1), failures.append)
+        infos = await learn([PagedAdapter()], script, Backoff(1, 1), failures.append)
         assert set(infos) == {"spot", "futures", "page 2"}
         assert failures == ["/futures: HTTP 500", "/futures: HTTP 0"]
         assert script.asked.count("/futures") == 3
@@ -75,11 +75,32 @@ def test_only_what_failed_is_asked_for_again() -> None:
     patiently(main())
 
 
+class ToldAdapter(PagedAdapter):
+    """Lists futures alone if it is told of one."""
+
+    def __init__(self, told: bool) -> None:
+        super().__init__()
+        self._told = told
+
+    def metadata_requests(self) -> Sequence[Fetch]:
+        return (Fetch("told", "/futures"),) if self._told else super().metadata_requests()
+
+
+def test_what_two_learners_ask_for_is_fetched_once_for_the_first() -> None:
+    async def main() -> None:
+        script = Script(futures=[500, 200])
+        infos = await learn([ToldAdapter(True), ToldAdapter(False)], script, Backoff(1, 1), lambda why: None)
+        assert set(infos) == {"told", "spot", "page 2"}
+        assert sorted(script.asked) == ["/futures", "/futures", "/spot", "/spot?page=2"]
+
+    patiently(main())
+
+
 def test_attempts_are_bounded_if_the_configuration_says_so() -> None:
     async def main() -> None:
         script = Script(spot=[503])
         with pytest.raises(AttemptsExhausted):
-            await learn(PagedAdapter(), script, Backoff(1, 1, max_attempts=2), lambda why: None)
+            await learn([PagedAdapter()], script, Backoff(1, 1, max_attempts=2), lambda why: None)
         assert script.asked.count("/spot") == 3
 
     patiently(main())

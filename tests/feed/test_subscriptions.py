@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mdring.config import SubscriptionConfig, VenueConfig
 from mdring.feed.adapter import InstrumentInfo, Subscription
-from mdring.feed.subscriptions import Pattern, Resolved, Wish, named, resolve, wishes_of
+from mdring.feed.subscriptions import Pattern, Resolved, Wish, learners, named, resolve, wishes_of
 from mdring.record import DataType
-from tests.feed.paper import PaperAdapter
+from tests.feed.paper import PaperAdapter, PaperOptions
 
 TRADE, BOOK, FUNDING = DataType.TRADE, DataType.BOOK, DataType.FUNDING
 
@@ -119,6 +119,22 @@ def test_nothing_is_subscribed_to_twice_and_nothing_that_is_not_offered(wishes: 
     told = {*names, *result.unknown, *(name for name, _ in result.not_offered)}
     assert {wish.instrument for wish in named(wishes)} <= told, "a named instrument is forgotten"
     assert {info.instrument for info in result.infos} >= set(names)
+
+
+def test_learners_are_told_of_names_and_beside_patterns_one_is_told_of_none() -> None:
+    made: list[Sequence[Subscription]] = []
+
+    def make(subscriptions: Sequence[Subscription]) -> PaperAdapter:
+        made.append(subscriptions)
+        return PaperAdapter(PaperAdapter.endpoints, PaperOptions(), subscriptions)
+
+    name, pattern = Subscription("A", (TRADE,)), Pattern("*", (TRADE,))
+    for wishes, told in (
+        ([name], [[name]]), ([pattern], [[]]), ([pattern, name], [[name], ()]),
+    ):  # fmt: skip
+        made.clear()
+        assert len(learners(make, wishes)) == len(told)
+        assert made == told
 
 
 def test_wishes_are_those_of_the_configuration() -> None:
