@@ -21,7 +21,7 @@ from mdring.record import Flags, Kind
 from tests.runs import temporary_directory
 
 ROOT = Path(__file__).parents[1]
-SYMBOLS = ["BTC-USDT", "ETH-USDT"]
+SYMBOLS = ["binance:BTC-USDT", "binance:ETH-USDT"]
 BOOKS = sum(len(venue.subscriptions) for venue in load(ROOT / "config.toml").enabled_venues)
 
 
@@ -90,7 +90,7 @@ def test_books_of_chosen_instruments_stay_in_step_with_the_batches(directory: Pa
                 assert book.valid
                 assert 0 < book.best_bid[0] < book.best_ask[0]
         with pytest.raises(KeyError):
-            tape.book("SOL-USDT")
+            tape.book("binance:SOL-USDT")
 
 
 def test_a_lapped_consumer_counts_its_loss_and_has_whole_books_again(directory: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_lapped_consumer_counts_its_loss_and_has_whole_books_again(directory: 
         assert slow.books is not None
         assert fast.books is not None
         until_valid(slow)
-        btc = slow.book("BTC-USDT")
+        btc = slow.book(SYMBOLS[0])
         before = slow.position
         while slow.lag < 70_000:  # more than the tape has
             fast.wait(10)
