@@ -280,6 +280,7 @@ class Line:
         self.routes: dict[bytes, Route] = {}  # by topic
         self.handlers: list[TopicHandler] = []
         self.books: dict[str, BybitBook] = {}  # by topic
+        self.tickers: dict[str, Tickers] = {}  # by topic
         self.asked: dict[str, Asked] = {}  # by id of the request
 
     def has_room(self, symbol: str, topics: Sequence[str]) -> bool:
@@ -396,7 +397,8 @@ class BybitAdapter(Adapter):
             case DataType.LIQUIDATION:
                 handler, decoder = Liquidations(channel), _LIQUIDATIONS
             case _:
-                handler, decoder = Tickers(channel, data_types), _TICKERS
+                handler = line.tickers[topic] = Tickers(channel, data_types)
+                decoder = _TICKERS
         line.handlers.append(handler)
         line.routes[topic.encode()] = Route(decoder, handler.on_push, channel.instrument, data_type)
 
@@ -489,7 +491,7 @@ class BybitAdapter(Adapter):
         requests: list[Request] = [Acknowledged(connection, answer.req_id)]
         if asked.op == "unsubscribe":  # if refused, there was nothing to end
             for topic in asked.topics:
-                requests.extend(line.books[topic].sync.on_unsubscribed(ts_recv))
+                requests.extend(self._on_unsubscribed(connection, topic, ts_recv))
         elif not answer.success and len(asked.topics) > 1:
             requests.extend(self._request(connection, "subscribe", (topic,)) for topic in asked.topics)
         elif not answer.success and ALREADY_SUBSCRIBED not in answer.ret_msg:
@@ -499,6 +501,26 @@ class BybitAdapter(Adapter):
             if topic in line.books:
                 line.books[topic].sync.on_rejected(Reason.SUBSCRIBE_REJECTED, emit)
         return requests
+
+    def _on_unsubscribed(self, connection: int, topic: str, ts_recv: int) -> Sequence[Request]:
+        """What was ended begins anew."""
+        book = self._lines[connection].books.get(topic)
+        return (
+            (self._request(connection, "subscribe", (topic,)),) if book is None else book.sync.on_unsubscribed(ts_recv)
+        )
+
+    def on_reject(self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """A ticker that was refused may have been its only snapshot, or have told what is not told again: ask for
+        another snapshot."""
+        if (
+            error.data_type in (DataType.FUNDING, DataType.MARK, DataType.OPEN_INTEREST)
+            and error.instrument is not None
+        ):
+            topic = topic_of(self._products[error.instrument].symbol, error.data_type, self._options.book_depth)
+            ticker = self._lines[connection].tickers.get(topic)
+            if ticker is not None and ticker.may_begin_anew(now_ns):
+                return (self._request(connection, "unsubscribe", (topic,)),)
+        return super().on_reject(connection, error, now_ns, emit)
 
     def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Nothing but metadata is fetched."""

@@ -95,6 +95,7 @@ class Liquidation(Struct, gc=False):
 
 MS: Final = 1_000_000  # ns
 HOUR: Final = 3_600_000_000_000  # ns
+AGAIN_NS: Final = 60_000_000_000
 _TAKER: Final = {"Buy": int(Aggressor.BUY), "Sell": int(Aggressor.SELL)}
 _CLOSES: Final = {"Buy": int(Aggressor.SELL), "Sell": int(Aggressor.BUY)}
 _FUNDING: Final = ("rate", "funding_at", "funding_hours")
@@ -187,10 +188,19 @@ class Tickers(TopicHandler):
         self._wants_funding = DataType.FUNDING in wanted
         self._wants_open_interest = DataType.OPEN_INTEREST in wanted
         self._known: Ticker | None = None  # None: until the snapshot has come a delta says nothing
+        self._begun_ns = -AGAIN_NS
 
     def on_connect(self) -> None:
         """What was known is out of date."""
         self._known = None
+
+    def may_begin_anew(self, now_ns: int) -> bool:
+        """Whether the topic may be subscribed to anew, for the sake of a snapshot; not more than once a minute."""
+        if now_ns - self._begun_ns < AGAIN_NS:
+            return False
+        self._begun_ns = now_ns
+        self._known = None
+        return True
 
     def on_push(self, push: Push[Ticker], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Records of those kinds of which the message brings something."""

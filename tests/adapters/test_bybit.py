@@ -608,14 +608,32 @@ def test_delta_before_the_snapshot_of_this_connection_says_nothing() -> None:
     assert len(bench.last()) == 3
 
 
-def test_damaged_delta_is_forgotten() -> None:
+def test_refused_ticker_is_begun_anew_once_a_minute() -> None:
+    """It may have told what is not told again."""
     bench = bench_of()
     bench.frame(DOCUMENTED_TICKER)
+    bad = ticker("delta", markPrice="x", fundingRate="0.1")
+    (end,) = sent(bench.frame(bad))
+    assert (end["op"], end["args"]) == ("unsubscribe", ["tickers.BTCUSDT"])
+    assert bench.frame(ticker("delta", indexPrice="5")) == () and len(bench.last()) == 0
+    acknowledged, *begin = bench.frame(answer(end))
+    assert acknowledged == Acknowledged(0, end["req_id"])
+    assert [(one["op"], one["args"]) for one in sent(begin)] == [("subscribe", ["tickers.BTCUSDT"])]
+    bench.frame(DOCUMENTED_TICKER)
+    assert kinds(bench.last()) == [Kind.MARK, Kind.FUNDING, Kind.OPEN_INTEREST]
+    assert [sent(bench.frame(bad, NOW + seconds * SECOND)) != [] for seconds in (1, 59, 60)] == [False, False, True]
+    assert bench.adapter.counts.resyncs == 0
+
+
+def test_nothing_of_a_damaged_delta_is_kept() -> None:
+    bench = bench_of()
+    for message in (DOCUMENTED_TICKER, ticker("delta", markPrice="x"), DOCUMENTED_TICKER):
+        bench.frame(message)
     bench.frame(ticker("delta", markPrice="x", fundingRate="0.1"))
     bench.frame(ticker("delta", indexPrice="5"))
     (mark,) = bench.last().view(MARK)
     assert (number(mark, "mark_price"), number(mark, "index_price")) == (Decimal("66666.60"), Decimal(5))
-    assert len(bench.errors) == 1
+    assert len(bench.errors) == 2
 
 
 def test_empty_text_is_no_value() -> None:
