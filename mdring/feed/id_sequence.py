@@ -62,3 +62,8 @@ class IdSequence(Chain):
         else:
             self._hole_begin, self._hole_end = self.due, number  # empty if the numbers begin anew
             self.due = number + 1
+
+    def skip(self, number: int) -> None:
+        """Go on with ``number``, above the one due: something else has told that those before it are missing."""
+        self._hole_begin, self._hole_end = self.due, number
+        self.due = number

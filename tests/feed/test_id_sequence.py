@@ -35,6 +35,22 @@ def test_known_id_is_a_repeat() -> None:
     assert steps([10, 11, 11, 10, 12]) == [Step.NEXT, Step.NEXT, Step.REPEAT, Step.REPEAT, Step.NEXT]
 
 
+def test_ids_that_are_skipped_may_come_late_and_the_next_one_follows() -> None:
+    sequence = IdSequence()
+    sequence.take(10)
+    sequence.skip(13)
+    assert [sequence.judge(number) for number in (10, 11, 12, 13, 14)] == [
+        Step.REPEAT,
+        Step.LATE,
+        Step.LATE,
+        Step.NEXT,
+        Step.GAP,
+    ]
+    sequence.take(12)
+    sequence.take(13)
+    assert (sequence.judge(12), sequence.judge(14)) == (Step.REPEAT, Step.NEXT)
+
+
 def test_id_from_far_back_means_that_the_numbers_begin_anew() -> None:
     assert steps([10_000, 1, 2]) == [Step.NEXT, Step.GAP, Step.NEXT]
     assert steps([10_000, 10_001 - OVERLAP, 10_001]) == [Step.NEXT, Step.REPEAT, Step.NEXT]
