@@ -32,7 +32,8 @@ class Step(Enum):
 
 
 class IdSequence(Chain):
-    """Ids that should rise by one. The first one may be any."""
+    """Ids that should rise by one. The first one may be any; one that leaves no room for the next in 64 bits with a
+    sign raises OverflowError, and is not taken."""
 
     __slots__ = ("_hole_begin", "_hole_end")
 
@@ -60,10 +61,10 @@ class IdSequence(Chain):
         elif self._hole_begin <= number < self._hole_end:
             self._hole_begin = number + 1
         else:
-            self._hole_begin, self._hole_end = self.due, number  # empty if the numbers begin anew
-            self.due = number + 1
+            due, self.due = self.due, number + 1
+            self._hole_begin, self._hole_end = due, number  # empty if the numbers begin anew
 
     def skip(self, number: int) -> None:
         """Go on with ``number``, above the one due: something else has told that those before it are missing."""
-        self._hole_begin, self._hole_end = self.due, number
-        self.due = number
+        due, self.due = self.due, number
+        self._hole_begin, self._hole_end = due, number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,14 @@ def test_id_from_far_back_means_that_the_numbers_begin_anew() -> None:
     assert steps([10_000, 10_001 - OVERLAP, 10_001]) == [Step.NEXT, Step.REPEAT, Step.NEXT]
 
 
+def test_id_after_which_none_fits_in_64_bits_is_refused() -> None:
+    sequence = IdSequence()
+    sequence.take(7)
+    with pytest.raises(OverflowError):
+        sequence.take(2**63 - 1)
+    assert sequence.judge(8) is Step.NEXT
+
+
 def test_id_that_was_judged_but_not_taken_is_missing() -> None:
     sequence = IdSequence()
     sequence.take(7)
@@ -63,7 +72,7 @@ def test_id_that_was_judged_but_not_taken_is_missing() -> None:
     assert sequence.judge(9) is Step.GAP and sequence.due == 8
 
 
-@given(st.integers(0, 2**63), st.integers(1, 50), st.lists(st.integers(0, 49), max_size=20))
+@given(st.integers(0, 2**63 - 51), st.integers(1, 50), st.lists(st.integers(0, 49), max_size=20))
 def test_each_id_is_taken_at_most_once_and_repeats_are_known_ones(start: int, count: int, again: list[int]) -> None:
     ids = [start + offset for offset in range(count)]
     for offset in again:
