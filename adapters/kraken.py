@@ -53,7 +53,7 @@ from mdring.adapters.kraken_channels import (
     only,
     quotes,
 )
-from mdring.adapters.kraken_metadata import Reference, asset_pairs_fetch, decode_asset_pairs
+from mdring.adapters.kraken_metadata import PairRow, Reference, asset_pairs_fetch, decode_asset_pairs
 from mdring.feed.adapter import (
     NOTHING,
     Acknowledged,
@@ -125,6 +125,7 @@ _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ROWS: Final = msgspec.json.Decoder(list[Row])
 _SYSTEMS: Final = msgspec.json.Decoder(list[System])
 _REFERENCE: Final = msgspec.json.Decoder(Reference)
+_PAIR: Final = msgspec.json.Decoder(PairRow)
 _HEARTBEAT: Final = b'{"channel":"heartbeat"}'
 _SYMBOL: Final = b'"symbol":"'
 _HEAD_BYTES: Final = 80  # within which a message of data names its symbol
@@ -512,9 +513,14 @@ class KrakenAdapter(Adapter):
         return NOTHING
 
     def _on_reference(self, reference: Reference, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """What has become of the pairs; at first, of all."""
+        """What has become of the pairs; at first, of all. A row that cannot be read costs no other."""
         requests: list[Request] = []
-        for pair in reference.pairs:
+        for row in reference.pairs:
+            try:
+                pair = _PAIR.decode(row)
+            except UNREADABLE as error:
+                self.unknown.note(f"pair: {error}", bytes(row))
+                continue
             trading = self._trading.get(pair.symbol)
             if trading is None:
                 continue

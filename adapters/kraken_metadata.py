@@ -58,10 +58,10 @@ class PairRow(Struct):
 class Reference(Struct):
     """{"assets":[{"id":"BTC","status":"enabled","precision":10,"precision_display":5,"borrowable":true,"collateral_value":1.0,"margin_rate":0.01}],"pairs":[]}
 
-    Of the channel ``instrument``: all at first, then what has changed.
+    Of the channel ``instrument``: all at first, then what has changed. ``pairs`` are of :class:`PairRow`.
     """
 
-    pairs: list[PairRow] = []
+    pairs: list[Raw] = []
 
 
 _ASSET_PAIRS: Final = msgspec.json.Decoder(AssetPairs)

@@ -382,6 +382,15 @@ def test_state_of_a_pair_is_its_own_and_that_of_the_engine() -> None:
     assert seen == [[], [(1, State.HALTED, b"cancel_only")], [], [], [(1, State.TRADING, b"online")], [], []]
 
 
+def test_row_of_a_pair_that_cannot_be_read_costs_no_other() -> None:
+    bench = bench_of()
+    good = pair("cancel_only")
+    bench.frame(good.replace('"pairs": [', '"pairs": [{"symbol": "ODD/USD", "status": null}, '))
+    assert bench.errors == [] and told(bench) == [(1, State.HALTED, b"cancel_only")]
+    ((what, sample),) = bench.adapter.unknown.take_new()
+    assert what.startswith("pair: ") and b"ODD/USD" in sample
+
+
 def test_change_of_precision_begins_the_book_anew_with_the_new_digits() -> None:
     bench = bench_of()
     bids, asks = [("99.0", "1.00000000")], [("101.0", "2.00000000")]
