@@ -68,13 +68,23 @@ class Bench:
         }
         self.adapter.bind(self.channels)
 
-    def connect(self, now_ns: int = NOW) -> Sequence[Request]:
-        """Open connection 0."""
-        return self._after(self.adapter.on_connect(0, now_ns, self.emit))
+    def connect(self, now_ns: int = NOW, *, connection: int = 0) -> Sequence[Request]:
+        """Open a connection."""
+        return self._after(self.adapter.on_connect(connection, now_ns, self.emit))
 
-    def disconnect(self, reason: Reason = Reason.CLOSED_BY_VENUE, now_ns: int = NOW) -> Sequence[Request]:
+    def disconnect(
+        self, reason: Reason = Reason.CLOSED_BY_VENUE, now_ns: int = NOW, *, connection: int = 0
+    ) -> Sequence[Request]:
         """Close it."""
-        return self._after(self.adapter.on_disconnect(0, now_ns, reason, self.emit))
+        return self._after(self.adapter.on_disconnect(connection, now_ns, reason, self.emit))
+
+    def timer(self, now_ns: int, *, connection: int = 0) -> Sequence[Request]:
+        """The adapter's timer."""
+        return self._after(self.adapter.on_timer(connection, now_ns, self.emit))
+
+    def resync(self, instrument: str, reason: Reason, now_ns: int = NOW) -> Sequence[Request]:
+        """Have a book rebuilt."""
+        return self._after(self.adapter.resync(instrument, now_ns, reason, self.emit))
 
     def frame(self, payload: bytes | memoryview | str, ts_recv: int = NOW) -> Sequence[Request]:
         """One frame; a protocol error is handled as a driver does."""
