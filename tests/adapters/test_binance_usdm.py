@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from mdring.adapters import binance_usdm_metadata as metadata
 from mdring.adapters.binance_usdm import BinanceUsdmAdapter, BinanceUsdmOptions
+from mdring.capture import CaptureEvent, CaptureWriter, decode_capture
 from mdring.feed.adapter import (
     Acknowledged,
     Endpoints,
@@ -799,3 +801,36 @@ def test_single_trades_of_the_emulated_venue_leave_no_gap() -> None:
     assert any(b'"X":"NA"' in frame for frame in loop.frames) and any(b'"X":"RPI"' in frame for frame in loop.frames)
     assert loop.adapter.counts.gaps == 0 and loop.errors == []
     assert len(loop.of(Kind.TRADE)) > 100
+
+
+# ---- recordings -------------------------------------------------------------------------------------------
+
+
+def test_recording_of_former_times_decodes_though_one_connection_has_everything(tmp_path: Path) -> None:
+    """As of 2021: one connection without a route, its streams in the URL, no answers, no list of funding intervals."""
+    former = [
+        ("btcusdt@markPrice", {"e": "markPriceUpdate", "E": 1626992741000, "s": "BTCUSDT", "p": "32300.1",
+                               "P": "32310.2", "i": "32299.9", "r": "0.0001", "T": 1626998400000}),
+        ("btcusdt@depth@100ms", {"e": "depthUpdate", "E": 1626992741037, "T": 1626992741024, "s": "BTCUSDT",
+                                 "U": 20, "u": 29, "pu": 14, "b": [["32300.00", "1.5"]], "a": []}),
+        ("btcusdt@depth@100ms", {"e": "depthUpdate", "E": 1626992741137, "T": 1626992741124, "s": "BTCUSDT",
+                                 "U": 35, "u": 39, "pu": 29, "b": [], "a": [["32301.00", "0.000"]]}),
+        ("btcusdt@aggTrade", {"e": "aggTrade", "E": 1626992741140, "a": 5, "s": "BTCUSDT", "p": "32300.50",
+                              "q": "0.001", "f": 7, "l": 7, "T": 1626992741100, "m": True}),
+        ("btcusdt@bookTicker", {"e": "bookTicker", "u": 38, "s": "BTCUSDT", "b": "32300.00", "B": "1.500",
+                                "a": "32302.00", "A": "2.000", "T": 1626992741125, "E": 1626992741130}),
+    ]  # fmt: skip
+    rest, ts = "https://fapi.binance.com/fapi/v1", NOW
+    with CaptureWriter(tmp_path / "former.jsonl") as capture:
+        capture.write(CaptureEvent(ts, -1, "http", f"{rest}/exchangeInfo", 200, listed(CONTRACTS[0]).decode()))
+        capture.write(CaptureEvent(ts, 0, "open", "wss://fstream.binance.com/stream?streams=btcusdt@depth@100ms"))
+        for number, (stream, data) in enumerate(former):
+            capture.write(CaptureEvent(ts + number, 0, "recv", text=wrapped(stream, data)))
+            if number == 1:
+                image = snapshot(25, [["32299.90", "1"]], [["32301.00", "3"]]).decode()
+                capture.write(CaptureEvent(ts, -1, "http", f"{rest}/depth?symbol=BTCUSDT&limit=1000", 200, image))
+    wanted = [Subscription("BTCUSDT", EVERYTHING)]
+    summary = decode_capture("binance_usdm", None, {}, wanted, tmp_path / "former.jsonl", tmp_path / "out")
+    assert (summary.books, summary.books_in_sync, summary.gaps, summary.rejects, summary.ignored) == (1, 1, 0, 0, 0)
+    assert summary.kinds == {"STATUS": 2, "MARK": 1, "FUNDING": 1, "CLEAR": 1, "LEVEL": 4, "TRADE": 1, "BBO": 1}
+    check_records(np.load(tmp_path / "out" / "records.npy"))
