@@ -47,6 +47,8 @@ from mdring.adapters.binance_usdm_channels import (
     AggTrade,
     AggTrades,
     BookTicker,
+    ContractInfo,
+    ContractStates,
     ForceOrder,
     Id,
     InterestPoll,
@@ -249,6 +251,7 @@ def stream_name(instrument: str, kind: str) -> str:
     return f"{instrument.lower()}@{kind}"
 
 
+CONTRACT_INFO: Final = "!contractInfo"  # of all instruments at once
 STEADY: Final = {PUBLIC: "bookTicker", MARKET: "markPrice@1s", UNROUTED: "markPrice@1s"}
 """By route: what is never silent for long; listened to on a connection that would have nothing of the kind."""
 _IS_STEADY: Final = ("@depth", "@bookTicker", "@markPrice")
@@ -364,6 +367,7 @@ DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     "depth": msgspec.json.Decoder(Combined[DepthUpdate]),
     "markPrice": msgspec.json.Decoder(Combined[MarkUpdate]),
     "forceOrder": msgspec.json.Decoder(Combined[ForceOrder]),
+    CONTRACT_INFO: msgspec.json.Decoder(Combined[ContractInfo]),
 }
 """By kind of stream, its speed left away."""
 
@@ -386,13 +390,13 @@ class Topic:
         self.book = book
         self._decode = DECODERS[kind.partition("@")[0]].decode
         self._handle = handle
-        self._symbol = channel.instrument
+        self._symbol = None if kind == CONTRACT_INFO else channel.instrument
 
     def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One message, with its envelope."""
         try:
             data = self._decode(message).data
-            if data.s != self._symbol:
+            if data.s != self._symbol and self._symbol is not None:
                 raise VenueProtocolError(f"a message of {data.s!r}")
             return self._handle(data, len(message), ts_recv, emit)
         except (*UNREADABLE, VenueProtocolError) as error:
@@ -458,6 +462,7 @@ class BinanceUsdmAdapter(Adapter):
         self.direct = DirectRoutes('{"stream":"', '"')
         self._books: dict[str, FuturesBook] = {}
         self._polls: dict[str, InterestPoll] = {}
+        self._states = ContractStates({})
         self._last_id = 0
         self._unanswered: dict[int, tuple[Line, Sequence[str]]] = {}  # SUBSCRIBE frames, by id
 
@@ -489,7 +494,7 @@ class BinanceUsdmAdapter(Adapter):
                     kinds.setdefault(kind, []).append(data_type)
             for route, kinds in sorted(wanted.items(), reverse=True):  # that of the books first
                 line = current.get(route)
-                if line is None or len(line.topics) + len(kinds) > MAX_STREAMS[route] - 1:  # one may have to join
+                if line is None or len(line.topics) + len(kinds) > MAX_STREAMS[route] - 2:  # so many may have to join
                     line = current[route] = Line(len(self._lines), route)
                     self._lines.append(line)
                 line.instruments.append(name)
@@ -499,6 +504,17 @@ class BinanceUsdmAdapter(Adapter):
             if not any(steady in name for name in line.topics for steady in _IS_STEADY):
                 channel = channels[line.instruments[0]]
                 self._listen(line, STEADY[line.route], Topic(STEADY[line.route], pass_over, channel, DataType.STATUS))
+        self._watch_states(channels)
+
+    def _watch_states(self, channels: Mapping[str, Channel]) -> None:
+        """On the first connection that delivers them. Books and quotes alone do not make one."""
+        line = next((one for one in self._lines if one.route != PUBLIC), None)
+        if line is not None:
+            self._states = ContractStates(channels)
+            channel = channels[line.instruments[0]]
+            topic = Topic(CONTRACT_INFO, self._states.on_message, channel, DataType.STATUS)
+            line.topics[CONTRACT_INFO] = topic
+            self._takes[CONTRACT_INFO.encode()] = topic.take
 
     def _lay(self, line: Line, kind: str, channel: Channel, data_types: Sequence[DataType]) -> None:
         symbol, data_type, rest = channel.instrument, data_types[0], self._endpoints.rest_url
@@ -577,6 +593,9 @@ class BinanceUsdmAdapter(Adapter):
         if any(marks.wants_funding for marks in line.marks):
             url = rest_url(self._endpoints.rest_url, FUNDING_INFO)
             requests.append(Fetch(FUNDING_INFO, url, FUNDING_INFO_WEIGHT, connection=connection))
+        if CONTRACT_INFO in line.topics and self._states.halted:  # the end of it may have been missed
+            url = rest_url(self._endpoints.rest_url, EXCHANGE_INFO)
+            requests.append(Fetch(EXCHANGE_INFO, url, EXCHANGE_INFO_WEIGHT, connection=connection))
         return requests
 
     def on_disconnect(self, connection: int, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
@@ -658,9 +677,11 @@ class BinanceUsdmAdapter(Adapter):
     # What is fetched
 
     def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A snapshot, an open interest or the funding intervals; or why there is none."""
+        """A snapshot, an open interest, the funding intervals or the states; or why there is none."""
         if response.tag == FUNDING_INFO:
             return self._on_funding_info(response)
+        if response.tag == EXCHANGE_INFO:
+            return self._on_states(response, emit)
         first, _, second = response.tag.partition(" ")
         taker: InterestPoll | FuturesBook | None
         if first == InterestPoll.TAG:
@@ -673,6 +694,13 @@ class BinanceUsdmAdapter(Adapter):
             return taker.on_response(response, ts_recv, emit)
         except (*UNREADABLE, VenueProtocolError) as error:
             raise blamed(error, symbol, data_type) from error
+
+    def _on_states(self, response: Response, emit: Emit) -> Sequence[Request]:
+        """What the list says of those that were halted."""
+        if response.status == 200:
+            for info in decode_exchange_info(response.body, UnknownMessages(AdapterCounts())):
+                self._states.on_status(info.instrument, info.status, emit)
+        return NOTHING
 
     def _on_funding_info(self, response: Response) -> Sequence[Request]:
         """Intervals of those that have another than the usual one. Without an answer none is known."""

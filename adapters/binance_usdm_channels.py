@@ -12,6 +12,7 @@ Documentation (read November 2026): developers.binance.com, derivatives, USD-M f
 * ``@markPrice``: comes every second or third one, whether or not something has changed; of the funding rate in it, the
   changes are told. A dated contract has none: ``r`` is "", ``T`` is 0.
 * ``@forceOrder``: the largest liquidation of an instrument within a second, so a sample. The size is that of the order.
+* ``!contractInfo``: a contract of whatever name is listed, halted, settled or has other margin rules.
 * Open interest comes by REST only, so it is asked for again and again.
 
 ``binance_usdm.py`` makes one object per instrument and channel, which then gets its decoded messages::
@@ -21,7 +22,7 @@ Documentation (read November 2026): developers.binance.com, derivatives, USD-M f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -128,6 +129,13 @@ class ForceOrder(Struct, gc=False):
     def s(self) -> str:
         """The symbol, where all other messages have it."""
         return self.o.s
+
+
+class ContractInfo(Struct, gc=False):
+    """{"e":"contractInfo","E":1669356423908,"s":"IOTAUSDT","ps":"IOTAUSDT","ct":"PERPETUAL","dt":4133404800000,"ot":1569398400000,"cs":"TRADING","bks":[{"bs":1,"bnf":0,"bnc":5000,"mmr":0.01,"cf":0,"mi":21,"ma":50}]}"""
+
+    s: str
+    cs: str
 
 
 class OpenInterest(Struct):
@@ -335,6 +343,32 @@ class Liquidations:
         emit.liquidation(self._channel, order.p, order.q, side, order.T * MS, average)
         emit.end()
         return NOTHING
+
+
+class ContractStates:
+    """Which contracts are not traded for the time being: told when it changes."""
+
+    def __init__(self, channels: Mapping[str, Channel]) -> None:
+        self._channels = channels
+        self.halted: set[str] = set()
+
+    def on_message(self, info: ContractInfo, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """Something of a contract has changed, its state or not."""
+        self.on_status(info.s, info.cs, emit)
+        return NOTHING
+
+    def on_status(self, instrument: str, status: str, emit: Emit) -> None:
+        """The state that a contract is in, in the venue's word."""
+        channel, is_halted = self._channels.get(instrument), status != "TRADING"
+        if channel is None or is_halted == (instrument in self.halted):
+            return
+        if is_halted:
+            self.halted.add(instrument)
+            emit.status(channel, State.HALTED, Reason.NONE, detail=status)
+        else:
+            self.halted.remove(instrument)
+            emit.status(channel, State.TRADING, Reason.NONE)
+        emit.end()
 
 
 REFUSALS: Final = (400, 404)

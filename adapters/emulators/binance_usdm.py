@@ -17,7 +17,8 @@ that does not change, nothing is sent but its mark price. Placeholders among sin
 
 The option ``coin_margined`` makes it the sister venue: inverse contracts, ``/dapi/v1``, no routes.
 
-Not emulated, hence silent like a misspelt stream: klines, tickers, rpiDepth, streams of all instruments.
+Not emulated, hence silent like a misspelt stream: klines, tickers, rpiDepth, streams of all instruments; no contract is
+ever halted.
 """
 
 from __future__ import annotations

@@ -1,28 +1,21 @@
-"""Binance futures: its two paths, the chain of its books by number, its trades and contracts; COIN-M by addresses."""
+"""Binance futures: its contracts, its two paths, trades, quotes, and what contracts tell besides."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 
 from mdring.adapters import binance_usdm_metadata as metadata
 from mdring.adapters.binance_usdm import BinanceUsdmAdapter, BinanceUsdmOptions
-from mdring.capture import CaptureEvent, CaptureWriter, decode_capture
 from mdring.feed.adapter import (
     Acknowledged,
-    Endpoints,
     Fetch,
     InstrumentInfo,
     Reconnect,
     Rejected,
-    Request,
     Response,
     Send,
     Subscription,
@@ -32,7 +25,6 @@ from mdring.feed.emit import Channel
 from mdring.feed.fixed import to_decimal
 from mdring.record import (
     BBO,
-    CLEAR,
     FUNDING,
     LIQUIDATION,
     MARK,
@@ -47,152 +39,27 @@ from mdring.record import (
     Reason,
     State,
 )
-from tests.adapters.conformance import NOW, Bench, VenueCase, check_records
-from tests.adapters.loopback import Loopback
-
-SECOND: Final = 1_000_000_000
-HOUR: Final = 3_600 * SECOND
-MS: Final = 1_000_000
-EVERYTHING: Final = BinanceUsdmAdapter.data_types
-BOOK: Final = (DataType.BOOK,)
-COIN_M: Final = Endpoints("wss://dstream.binance.com/stream", "https://dapi.binance.com/dapi/v1")
-
-
-def contract(symbol: str, kind: str, base: str, quote: str, tick: str, step: str, **more: Any) -> dict[str, Any]:
-    """A row of the list, cut to what is read."""
-    largest = more.pop("largest", "1000")
-    return {
-        "symbol": symbol,
-        "pair": base + quote,
-        "contractType": kind,
-        "deliveryDate": 4_133_404_800_000,
-        "status": "TRADING",
-        "baseAsset": base,
-        "quoteAsset": quote,
-        "marginAsset": quote,
-        "pricePrecision": 2,
-        "quantityPrecision": 3,
-        "filters": [
-            {"filterType": "MARKET_LOT_SIZE", "minQty": step, "maxQty": "120", "stepSize": "7"},
-            {"filterType": "LOT_SIZE", "minQty": step, "maxQty": largest, "stepSize": step},
-            {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "4529764", "tickSize": tick},
-        ],
-        **more,
-    }
-
-
-CONTRACTS: Final = [
-    contract("BTCUSDT", "PERPETUAL", "BTC", "USDT", "0.10", "0.001"),
-    contract("SUSHIUSDT", "PERPETUAL", "SUSHI", "USDT", "0.0010", "1", largest="1000000"),
-    contract("1000PEPEUSDT", "PERPETUAL", "1000PEPE", "USDT", "0.0000001", "1", largest="50000000000"),
-    contract("BTCUSDT_261225", "CURRENT_QUARTER", "BTC", "USDT", "0.1", "0.001", deliveryDate=1_798_185_600_000),
-    contract("XAUUSDT", "TRADIFI_PERPETUAL", "XAU", "USDT", "0.01", "0.001"),
-    contract("SOONUSDT", "", "SOON", "USDT", "0.01", "1", status="PENDING_TRADING"),
-]
-COIN_CONTRACTS: Final = [
-    {
-        key: value
-        for key, value in contract(
-            symbol,
-            kind,
-            "BTC",
-            "USD",
-            "0.1",
-            "1",
-            marginAsset="BTC",
-            contractSize=100,
-            contractStatus="TRADING",
-            **more,
-        ).items()
-        if key != "status"
-    }
-    for symbol, kind, more in [
-        ("BTCUSD_PERP", "PERPETUAL", {}),
-        ("BTCUSD_261225", "CURRENT_QUARTER", {"deliveryDate": 1_798_185_600_000}),
-    ]
-]
-
-
-def listed(*contracts: dict[str, Any]) -> bytes:
-    return json.dumps({"timezone": "UTC", "symbols": contracts}).encode()
-
-
-def bench_of(
-    *instruments: str,
-    data_types: tuple[DataType, ...] = EVERYTHING,
-    endpoints: Endpoints = BinanceUsdmAdapter.endpoints,
-    **options: Any,
-) -> Bench:
-    """A bench with these instruments, BTCUSDT if none is named."""
-    case = VenueCase(
-        name="binance_usdm",
-        make=lambda subscriptions: BinanceUsdmAdapter(endpoints, BinanceUsdmOptions(**options), subscriptions),
-        subscriptions=tuple(Subscription(name, data_types) for name in instruments or ("BTCUSDT",)),
-        metadata=listed(*CONTRACTS, *COIN_CONTRACTS),
-        frames=(),
-        snapshot=lambda fetch: b"",
-        other_frame=b"",
-    )
-    return Bench(case)
-
-
-def connected(*instruments: str, **parameters: Any) -> Bench:
-    """The same with all its connections open."""
-    bench = bench_of(*instruments, **parameters)
-    for connection in bench.adapter.connections():
-        bench.connect(connection=connection.connection)
-    return bench
-
-
-def wrapped(stream: str, data: dict[str, Any]) -> str:
-    return json.dumps({"stream": stream, "data": data}, separators=(",", ":"))
-
-
-def depth(first: int, last: int, previous: int, bids: Any = (), asks: Any = (), name: str = "BTCUSDT") -> str:
-    data = {"e": "depthUpdate", "E": 1_780_563_845_145, "T": 1_780_563_845_143, "s": name, "U": first, "u": last}
-    data |= {"pu": previous, "b": bids, "a": asks, "ps": name, "st": 1}
-    return wrapped(f"{name.lower()}@depth@100ms", data)
-
-
-def snapshot(last: int, bids: Any = (), asks: Any = ()) -> bytes:
-    body = {"lastUpdateId": last, "E": 1_589_436_922_972, "T": 1_589_436_922_959, "bids": bids, "asks": asks}
-    return json.dumps(body).encode()
-
-
-def aggregate(number: int, first: int = 90, last: int = 93, **changed: Any) -> str:
-    data = {"e": "aggTrade", "E": 1_771_263_510_195, "a": number, "s": "BTCUSDT", "p": "68005.00", "q": "2.695"}
-    data |= {"nq": "2.600", "f": first, "l": last, "T": 1_771_263_510_041, "m": True, "st": 1}
-    return wrapped("btcusdt@aggTrade", {**data, **changed})
-
-
-def trade(number: int, kind: str = "MARKET", **changed: Any) -> str:
-    data = {"e": "trade", "E": 1_785_685_177_440, "T": 1_785_685_177_439, "s": "BTCUSDT", "t": number, "p": "63113.20"}
-    return wrapped("btcusdt@trade", {**data, "q": "0.001", "X": kind, "m": False, "st": 1, **changed})
-
-
-def mark(**changed: Any) -> str:
-    data = {"e": "markPriceUpdate", "E": 1_789_461_999_000, "s": "BTCUSDT", "p": "76888.10000000"}
-    data |= {"ap": "76888.10000000", "P": "77018.80267750", "i": "76935.00826087", "r": "0.00008900"}
-    return wrapped("btcusdt@markPrice@1s", {**data, "T": 1_789_488_000_000, "st": 1, **changed})
-
-
-def fetches(requests: Sequence[Request], what: str = "depth") -> list[Fetch]:
-    return [request for request in requests if isinstance(request, Fetch) and f"/{what}" in request.url]
-
-
-def kinds(records: npt.NDArray[np.void]) -> list[Kind]:
-    return [Kind(kind) for kind in records["kind"]]
-
-
-def statuses(records: npt.NDArray[np.void]) -> list[tuple[State, Reason, int, int]]:
-    rows = records[records["kind"] == Kind.STATUS].view(STATUS)
-    return [(State(row["state"]), Reason(row["reason"]), int(row["expected"]), int(row["found"])) for row in rows]
-
-
-def subscribed(bench: Bench, connection: int = 0) -> list[str]:
-    requests = bench.adapter.on_connect(connection, NOW, bench.emit)
-    return [name for one in requests if isinstance(one, Send) for name in json.loads(one.text)["params"]]
-
+from tests.adapters.conformance import NOW
+from tests.adapters.usdm import (
+    CONTRACTS,
+    EVERYTHING,
+    HOUR,
+    MS,
+    SECOND,
+    aggregate,
+    bench_of,
+    connected,
+    depth,
+    fetches,
+    kinds,
+    listed,
+    mark,
+    statuses,
+    subscribed,
+    timer,
+    trade,
+    wrapped,
+)
 
 # ---- metadata ---------------------------------------------------------------------------------------------
 
@@ -277,13 +144,15 @@ def test_streams_are_asked_for_on_the_path_that_delivers_them() -> None:
     )
     assert public.instruments == market.instruments == ("BTCUSDT",)
     assert sorted(subscribed(bench, 0)) == ["btcusdt@bookTicker", "btcusdt@depth@100ms"]
-    assert sorted(subscribed(bench, 1)) == ["btcusdt@aggTrade", "btcusdt@forceOrder", "btcusdt@markPrice@1s"]
+    assert sorted(subscribed(bench, 1)) == [
+        "!contractInfo", "btcusdt@aggTrade", "btcusdt@forceOrder", "btcusdt@markPrice@1s",
+    ]  # fmt: skip
 
 
 def test_options_choose_streams_their_path_and_the_depth_of_snapshots() -> None:
     bench = bench_of(trade_stream="trade", depth_speed="250ms", mark_speed="3s", snapshot_limit=100)
     assert sorted(subscribed(bench, 0)) == ["btcusdt@bookTicker", "btcusdt@depth", "btcusdt@trade"]
-    assert sorted(subscribed(bench, 1)) == ["btcusdt@forceOrder", "btcusdt@markPrice"]
+    assert sorted(subscribed(bench, 1)) == ["!contractInfo", "btcusdt@forceOrder", "btcusdt@markPrice"]
     (fetch,) = fetches(bench.frame('{"result":null,"id":1}'))
     assert fetch.url == "https://fapi.binance.com/fapi/v1/depth?symbol=BTCUSDT&limit=100" and fetch.weight == 5
 
@@ -316,7 +185,7 @@ def test_instruments_are_spread_so_that_no_connection_has_too_many_streams() -> 
         streams = [name for each in sends for name in json.loads(each.text)["params"]]
         assert len(streams) <= 1024 and len({each.ack for each in sends}) == len(sends)
         asked += streams
-    assert len(asked) == len(set(asked)) == 5 * len(names)
+    assert len(asked) == len(set(asked)) == 5 * len(names) + 1
 
 
 def test_only_the_answer_to_the_books_own_request_starts_its_snapshot() -> None:
@@ -458,129 +327,39 @@ def test_older_quote_is_dropped_but_neither_on_a_new_connection_nor_for_ever() -
     assert quotes["venue_seq"].tolist() == [7, 9, 90_000_000_000, 10, 8]
 
 
-# ---- the book, by the venue's numbered rules --------------------------------------------------------------
+# ---- states -----------------------------------------------------------------------------------------------
 
 
-def level_ids(bench: Bench) -> list[int]:
-    return [int(row) for row in bench.records[bench.records["kind"] == Kind.LEVEL]["venue_seq"]]
+def state(symbol: str, status: str) -> str:
+    data = {"e": "contractInfo", "E": 1_669_356_423_908, "s": symbol, "ps": symbol, "ct": "PERPETUAL"}
+    data |= {"dt": 4_133_404_800_000, "ot": 1_569_398_400_000, "cs": status}
+    return wrapped("!contractInfo", data)
 
 
-def book_of(*diffs: tuple[int, int, int], last: int) -> tuple[Bench, Sequence[Request]]:
-    """A book whose snapshot is answered when these diffs, (U, u, pu), have come."""
-    bench = connected(data_types=BOOK)
-    asked: list[Fetch] = []
-    for first, end, previous in diffs:
-        asked += fetches(bench.frame(depth(first, end, previous, [["1.00", "1"]])))
-    (fetch,) = asked
-    return bench, bench.answer(fetch, snapshot(last, [["0.90", "5"]]))
-
-
-def test_rules_3_and_4_by_the_example_of_a_recording() -> None:
-    """SUSHIUSDT of 2021: the snapshot is ``U`` of the fourth diff; ids skip, only pu chains."""
-    diffs = [
-        (600859599090, 600859600917, 600859598061),
-        (600859601193, 600859602861, 600859600917),
-        (600859603343, 600859604824, 600859602861),
-        (600859605926, 600859607423, 600859604824),
-        (600859607950, 600859609417, 600859607423),
-    ]
-    bench, requests = book_of(*diffs, last=600859605926)
-    assert requests == ()
-    assert level_ids(bench) == [600859605926, 600859607423, 600859609417]
-    assert statuses(bench.last()) == [(State.SYNCED, Reason.NONE, 0, 0)]
-
-
-def test_rule_4_diff_that_ends_with_the_snapshot_tells_nothing_new_and_the_next_one_follows() -> None:
-    """AKROUSDT of 2021."""
-    bench, requests = book_of((600859603597, 600859605486, 600859601000), last=600859605486)
-    assert requests == () and bench.adapter.counts.books_valid == 1
-    bench.frame(depth(600859606000, 600859606500, 600859605486, [["1.01", "2"]]))
-    assert level_ids(bench) == [600859605486, 600859606500] and bench.adapter.counts.gaps == 0
-
-
-def test_rule_4_instrument_that_was_quiet_since_its_snapshot_goes_on_with_the_diff_that_names_it() -> None:
-    bench = connected(data_types=BOOK)
-    (fetch,) = fetches(bench.frame('{"result":null,"id":1}'))
-    bench.answer(fetch, snapshot(100, [["0.90", "5"]]))
-    bench.frame(depth(150, 160, 100, [["1.00", "1"]]))
-    assert level_ids(bench) == [100, 160]
-    check_records(bench.records)
-
-
-def test_snapshot_older_than_what_is_held_is_fetched_again_with_delay() -> None:
-    bench, requests = book_of((150, 160, 100), last=99)
-    (again,) = fetches(requests)
-    assert again.delay_ns == SECOND // 4 and len(bench.records) == 0
-    bench.answer(again, snapshot(155, [["0.90", "5"]]))
-    assert level_ids(bench) == [155, 160]
-
-
-def test_rule_4_diff_after_a_hole_behind_the_snapshot_is_a_gap() -> None:
-    bench = connected(data_types=BOOK)
-    (fetch,) = fetches(bench.frame('{"result":null,"id":1}'))
-    bench.answer(fetch, snapshot(100))
-    (again,) = fetches(bench.frame(depth(150, 160, 140, [["1.00", "1"]])))
-    assert statuses(bench.last()) == [(State.GAP, Reason.SEQUENCE_GAP, 100, 140)]
-    bench.answer(again, snapshot(152, [["0.90", "5"]]))
-    assert bench.adapter.counts.books_valid == 1
-
-
-def test_rule_5_is_of_pu_alone() -> None:
-    bench, _ = book_of((150, 160, 140), last=150)
-    bench.frame(depth(170, 180, 160, [["1.00", "2"]]))  # U is not the last u + 1
-    assert bench.adapter.counts.gaps == 0
-    (fetch,) = fetches(bench.frame(depth(181, 190, 175, [["1.00", "3"]])))  # U is, and pu is not
-    assert kinds(bench.last()) == [Kind.STATUS, Kind.CLEAR]
-    assert statuses(bench.last()) == [(State.GAP, Reason.SEQUENCE_GAP, 180, 175)]
-    assert bench.last()[1:].view(CLEAR)[0]["reason"] == Reason.SEQUENCE_GAP
-    bench.answer(fetch, snapshot(185, [["0.90", "5"]]))
-    assert level_ids(bench)[-2:] == [185, 190]
-    check_records(bench.records)
-
-
-def test_rule_5_repeated_diff_is_dropped_and_one_with_a_wrong_last_id_is_noticed_by_the_next() -> None:
-    bench, _ = book_of((150, 160, 140), last=150)
-    bench.frame(depth(150, 160, 140, [["1.00", "9"]]))
-    assert len(bench.last()) == 0 and bench.adapter.counts.repeated == 1
-    bench.frame(depth(170, 9_999_999, 160, [["1.00", "2"]]))
-    bench.frame(depth(190, 200, 180, [["1.00", "3"]]))
-    assert kinds(bench.last()) == [Kind.STATUS, Kind.CLEAR]
-
-
-def test_levels_have_the_time_of_the_engine_the_snapshot_too() -> None:
-    bench, _ = book_of((150, 160, 140), last=150)
-    records = bench.last()
-    times = records[records["kind"] == Kind.LEVEL]["ts_event"].tolist()
-    assert times == [1_589_436_922_959 * MS, 1_780_563_845_143 * MS]
-
-
-def test_diff_that_goes_backwards_or_names_another_symbol_costs_its_book_only() -> None:
-    bench = connected("BTCUSDT", "SUSHIUSDT", data_types=BOOK)
-    for name in ("BTCUSDT", "SUSHIUSDT"):
-        (fetch,) = fetches(bench.frame(depth(10, 12, 9, name=name)))
-        bench.answer(fetch, snapshot(10))
-    bench.frame(depth(20, 19, 12))
-    assert [error.instrument for error in bench.errors] == ["BTCUSDT"] and bench.adapter.counts.books_valid == 1
-    bench.frame(depth(20, 21, 12, name="SUSHIUSDT").replace('"s":"SUSHIUSDT"', '"s":"BTCUSDT"'))
-    assert [error.instrument for error in bench.errors] == ["BTCUSDT", "SUSHIUSDT"]
-
-
-def test_book_is_rebuilt_only_while_its_own_connection_is_open() -> None:
+def test_contract_that_is_not_traded_for_a_while_is_told_when_that_begins_and_ends() -> None:
     bench = connected()
-    (fetch,) = fetches(bench.frame(depth(10, 12, 9)))
-    bench.answer(fetch, snapshot(10))
-    assert len(fetches(bench.resync("BTCUSDT", Reason.RING_FULL))) == 1
-    bench.disconnect()
-    assert bench.resync("BTCUSDT", Reason.RING_FULL) == ()
-    assert bench.resync("NOSUCH", Reason.RING_FULL) == ()
+    told = []
+    for symbol, status in [
+        ("BTCUSDT", "TRADING"), ("BTCUSDT", "PRE_SETTLE"), ("BTCUSDT", "SETTLING"), ("NOSUCH", "CLOSE"),
+        ("BTCUSDT", "TRADING"),
+    ]:  # fmt: skip
+        bench.frame(state(symbol, status))
+        told.append([(State(row["state"]), row["detail"]) for row in bench.last().view(STATUS)])
+    assert told == [[], [(State.HALTED, b"PRE_SETTLE")], [], [], [(State.TRADING, b"")]]
+    assert bench.errors == [] and bench.adapter.counts.ignored == 0
 
 
-def test_end_of_the_other_connection_leaves_the_book_alone() -> None:
+def test_end_of_a_halt_that_was_missed_is_found_in_the_list() -> None:
     bench = connected()
-    (fetch,) = fetches(bench.frame(depth(10, 12, 9)))
-    bench.answer(fetch, snapshot(10))
+    bench.frame(state("BTCUSDT", "SETTLING"))
     bench.disconnect(connection=1)
-    assert len(bench.last()) == 0 and bench.adapter.counts.books_valid == 1
+    (fetch,) = fetches(bench.connect(connection=1), "exchangeInfo")
+    assert bench.answer(fetch, b"", 503) == ()
+    bench.answer(fetch, listed(*CONTRACTS))
+    assert statuses(bench.last()) == [(State.TRADING, Reason.NONE, 0, 0)]
+    assert fetches(bench.connect(connection=1), "exchangeInfo") == []
+    bench.answer(fetch, b"<html>")
+    assert len(bench.errors) == 1
 
 
 # ---- what contracts tell besides --------------------------------------------------------------------------
@@ -677,10 +456,6 @@ def test_liquidation_is_the_order_that_closes_the_position() -> None:
 INTEREST: Final = (DataType.OPEN_INTEREST,)
 
 
-def timer(bench: Bench, now_ns: int, connection: int = 0) -> list[Fetch]:
-    return fetches(bench.timer(now_ns, connection=connection), "openInterest")
-
-
 def test_open_interest_is_asked_for_again_and_again_spread_over_the_interval() -> None:
     bench = connected("BTCUSDT", "SUSHIUSDT", data_types=INTEREST, open_interest_s=10)
     asked: list[tuple[int, str]] = []
@@ -752,85 +527,3 @@ def test_open_interest_of_what_the_venue_does_not_know_is_refused_and_asked_for_
     assert isinstance(refused, Rejected)
     assert (refused.instrument, refused.data_type) == ("BTCUSDT", DataType.OPEN_INTEREST)
     assert "-1121" in refused.detail and timer(bench, NOW + 100 * SECOND) == []
-
-
-# ---- COIN-M, by its addresses -----------------------------------------------------------------------------
-
-
-def test_coin_margined_contracts_need_other_addresses_only() -> None:
-    bench = connected("BTCUSD_PERP", endpoints=COIN_M)
-    (connection,) = bench.adapter.connections()
-    assert connection.url == "wss://dstream.binance.com/stream"
-    assert bench.adapter.metadata_requests()[0].url == "https://dapi.binance.com/dapi/v1/exchangeInfo"
-    (fetch,) = fetches(bench.frame('{"result":null,"id":1}'))
-    assert fetch.url == "https://dapi.binance.com/dapi/v1/depth?symbol=BTCUSD_PERP&limit=1000"
-    bench.answer(fetch, b'{"lastUpdateId":16769853,"symbol":"BTCUSD_PERP","pair":"BTCUSD","E":1591250106370,'
-                        b'"T":1591250106368,"bids":[["9638.0","431"]],"asks":[["9638.2","12"]]}')  # fmt: skip
-    assert kinds(bench.last()) == [Kind.CLEAR, Kind.LEVEL, Kind.LEVEL, Kind.STATUS]
-    bench.frame('{"stream":"btcusd_perp@markPrice@1s","data":{"e":"markPriceUpdate","E":1596095725000,"s":"BTCUSD_PERP",'
-                '"p":"10934.62615417","P":"10962.17178236","r":"0.00010000","T":1596096000000}}')  # fmt: skip
-    price, funding = bench.last()[:1].view(MARK)[0], bench.last()[1:].view(FUNDING)[0]
-    assert price["index_price"] == UNDEFINED_PRICE and funding["rate"] == 1
-    (fetch,) = timer(bench, NOW)
-    assert fetch.url == "https://dapi.binance.com/dapi/v1/openInterest?symbol=BTCUSD_PERP"
-    bench.answer(fetch, b'{"symbol":"BTCUSD_PERP","pair":"BTCUSD","openInterest":"15004","contractType":"PERPETUAL",'
-                        b'"time":1591261042378}')  # fmt: skip
-    assert kinds(bench.last()) == [Kind.OPEN_INTEREST] and bench.errors == []
-
-
-def test_coin_margined_books_are_the_emulated_venues() -> None:
-    loop = Loopback(
-        "binance_usdm",
-        endpoints=Endpoints("ws://venue/stream", "http://venue/dapi/v1"),
-        emulator_options={"coin_margined": True},
-        rate=400,
-    )
-    assert loop.names(DataType.BOOK) == ["BTCUSD_PERP", "BTCUSD_261225"]
-    loop.run(15.0)
-    loop.settle()
-    loop.assert_books_true()
-    assert loop.errors == [] and loop.closed_by_venue == [] and len(loop.wires) == 1
-    seen = {Kind(int(kind)) for kind in np.unique(loop.records["kind"])}
-    assert seen >= {Kind.TRADE, Kind.BBO, Kind.LEVEL, Kind.FUNDING, Kind.MARK, Kind.OPEN_INTEREST}
-
-
-def test_single_trades_of_the_emulated_venue_leave_no_gap() -> None:
-    loop = Loopback("binance_usdm", options={"trade_stream": "trade"}, rate=400)
-    loop.run(20.0)
-    loop.settle()
-    assert any(b'"X":"NA"' in frame for frame in loop.frames) and any(b'"X":"RPI"' in frame for frame in loop.frames)
-    assert loop.adapter.counts.gaps == 0 and loop.errors == []
-    assert len(loop.of(Kind.TRADE)) > 100
-
-
-# ---- recordings -------------------------------------------------------------------------------------------
-
-
-def test_recording_of_former_times_decodes_though_one_connection_has_everything(tmp_path: Path) -> None:
-    """As of 2021: one connection without a route, its streams in the URL, no answers, no list of funding intervals."""
-    former = [
-        ("btcusdt@markPrice", {"e": "markPriceUpdate", "E": 1626992741000, "s": "BTCUSDT", "p": "32300.1",
-                               "P": "32310.2", "i": "32299.9", "r": "0.0001", "T": 1626998400000}),
-        ("btcusdt@depth@100ms", {"e": "depthUpdate", "E": 1626992741037, "T": 1626992741024, "s": "BTCUSDT",
-                                 "U": 20, "u": 29, "pu": 14, "b": [["32300.00", "1.5"]], "a": []}),
-        ("btcusdt@depth@100ms", {"e": "depthUpdate", "E": 1626992741137, "T": 1626992741124, "s": "BTCUSDT",
-                                 "U": 35, "u": 39, "pu": 29, "b": [], "a": [["32301.00", "0.000"]]}),
-        ("btcusdt@aggTrade", {"e": "aggTrade", "E": 1626992741140, "a": 5, "s": "BTCUSDT", "p": "32300.50",
-                              "q": "0.001", "f": 7, "l": 7, "T": 1626992741100, "m": True}),
-        ("btcusdt@bookTicker", {"e": "bookTicker", "u": 38, "s": "BTCUSDT", "b": "32300.00", "B": "1.500",
-                                "a": "32302.00", "A": "2.000", "T": 1626992741125, "E": 1626992741130}),
-    ]  # fmt: skip
-    rest, ts = "https://fapi.binance.com/fapi/v1", NOW
-    with CaptureWriter(tmp_path / "former.jsonl") as capture:
-        capture.write(CaptureEvent(ts, -1, "http", f"{rest}/exchangeInfo", 200, listed(CONTRACTS[0]).decode()))
-        capture.write(CaptureEvent(ts, 0, "open", "wss://fstream.binance.com/stream?streams=btcusdt@depth@100ms"))
-        for number, (stream, data) in enumerate(former):
-            capture.write(CaptureEvent(ts + number, 0, "recv", text=wrapped(stream, data)))
-            if number == 1:
-                image = snapshot(25, [["32299.90", "1"]], [["32301.00", "3"]]).decode()
-                capture.write(CaptureEvent(ts, -1, "http", f"{rest}/depth?symbol=BTCUSDT&limit=1000", 200, image))
-    wanted = [Subscription("BTCUSDT", EVERYTHING)]
-    summary = decode_capture("binance_usdm", None, {}, wanted, tmp_path / "former.jsonl", tmp_path / "out")
-    assert (summary.books, summary.books_in_sync, summary.gaps, summary.rejects, summary.ignored) == (1, 1, 0, 0, 0)
-    assert summary.kinds == {"STATUS": 2, "MARK": 1, "FUNDING": 1, "CLEAR": 1, "LEVEL": 4, "TRADE": 1, "BBO": 1}
-    check_records(np.load(tmp_path / "out" / "records.npy"))
