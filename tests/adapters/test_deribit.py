@@ -591,6 +591,10 @@ def test_quotes_are_taken_from_tickers_until_they_come_by_themselves() -> None:
     bench.frame(push("quote.BTC-PERPETUAL", quote | {"best_ask_amount": 1.0, "best_bid_amount": 1.0}))
     bench.frame(ticker(best_bid_price=92284.0))
     assert len(bench.last()) == 0
+    bench.disconnect()
+    bench.connect()
+    bench.frame(ticker())
+    assert kinds(bench.last()) == [Kind.BBO]
 
 
 def test_ticker_of_an_option_has_no_funding_and_one_that_is_of_no_use_costs_no_book() -> None:
@@ -636,6 +640,11 @@ def test_locked_index_halts_the_instruments_that_hang_on_it() -> None:
         assert halts(bench) == []
     bench.frame(push("platform_state", '{"price_index":"btc_usd","locked":true,"reasons":[]}'))
     assert halts(bench) == [(1, State.HALTED, "btc_usd is locked"), (3, State.HALTED, "btc_usd is locked")]
+    bench.frame(snapshot(5))
+    (request,) = sent(bench.frame(book(9, 8)))
+    (again,) = sent(bench.frame(result(request["id"], *request["params"]["channels"])))
+    bench.frame(result(again["id"], *again["params"]["channels"]))
+    assert halts(bench) == []  # that a book is subscribed to anew says nothing of the lock
     bench.frame(push("platform_state", '{"price_index":"btc_usd","locked":false,"reasons":[]}'))
     assert halts(bench) == [(1, State.TRADING, ""), (3, State.TRADING, "")]
 
