@@ -182,8 +182,8 @@ class FaultInjector:
         self.disturbs_frames = not kinds.isdisjoint(MESSAGE_FAULTS)
 
 
-# "jsonrpc":"2.0" is no price
-_QUOTED_DECIMAL: Final = re.compile(rb'(?<!"jsonrpc":)"\d+(?:\.\d+)?"')
+# Neither "jsonrpc":"2.0" nor a timestamp is a price.
+_QUOTED_DECIMAL: Final = re.compile(rb'(?<!"jsonrpc":)(?<!stamp":)"\d+(?:\.\d+)?"')
 _DECIMAL: Final = re.compile(rb'(?<!"jsonrpc":")\b\d+\.\d+')
 _CHECKSUM: Final = re.compile(rb'("checksum":-?\d*)(\d)')
 _LAST_DECIMAL: Final = re.compile(rb"(.*\d\.\d*?)(\d)(?![\dZ])", re.DOTALL)  # a time, 12:00:00.5Z, is none

@@ -117,6 +117,11 @@ def test_digits_of_a_time_are_no_decimal_to_be_altered() -> None:
     assert corrupt(FaultKind.ALTERED, frame) == frame.replace(b"7.39", b"7.30")
 
 
+def test_price_becomes_an_object_and_not_the_time_before_it() -> None:
+    frame = b'{"data":{"timestamp":"1641343721","microtimestamp":"1641343721663333","bids":[["77188","0.38"]]}}'
+    assert corrupt(FaultKind.WRONG_TYPE, frame) == frame.replace(b'"77188"', b"{}")
+
+
 @pytest.mark.parametrize("kind", [FaultKind.CHECKSUM, FaultKind.ALTERED])
 def test_fault_is_not_lost_on_a_message_without_the_part(kind: FaultKind) -> None:
     assert b"garbage" in corrupt(kind, b'{"a":1}')
