@@ -1,0 +1,152 @@
+"""Bitstamp v2, the channels without state of their own to keep in sync: trades, and what perpetuals tell besides.
+
+Documentation (read November 2026): bitstamp.net/websocket/v2, "Live trades", "Funding rate"; bitstamp.net/api,
+"Tickers". Integrity: none. Ids of trades rise, but are of the whole venue; so a missing trade does not show, and only
+one that comes twice in a row is known. Open interest is told by REST alone, of all markets at once.
+
+``bitstamp.py`` makes a handler per channel, which then gets its decoded messages::
+
+    handle = trades(channel, counts)
+    handle(trade, len(payload), ts_recv, emit)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
+from mdring.feed.emit import Channel, Emit
+from mdring.feed.trade_id import trade_id_of
+from mdring.record import Aggressor
+
+# ---- wire schema ------------------------------------------------------------------------------------------
+# Each docstring is one real payload. Of a number that comes both as a number and as text, the text is exact.
+
+M = TypeVar("M")
+
+
+class Push(Struct, Generic[M], gc=False):
+    """{"data":{"timestamp":"1641343721","microtimestamp":"1641343721663333","bids":[],"asks":[["0.38142","1163.70962488"]]},"channel":"diff_order_book_galaeur","event":"data"}"""
+
+    data: M
+    event: str
+
+
+class Trade(Struct, gc=False):
+    """{"id":216000477,"timestamp":"1641343699","amount":0.0792,"amount_str":"0.07920000","price":3805.44,"price_str":"3805.44","type":0,"microtimestamp":"1641343699596000","buy_order_id":1443875737346049,"sell_order_id":1443875731320832}"""
+
+    id: int | str
+    price_str: str
+    amount_str: str
+    type: Literal[0, 1]  # of the taker: 0 has bought
+    microtimestamp: str
+    id_str: str = ""  # where ids have outgrown a double
+
+
+class Funding(Struct, gc=False):
+    """{"market":"btcusd-perp","mark_price":"77186.81199586","index_price":"77177.99454545454","funding_rate":"0.000123","timestamp":"1789457618","next_funding_time":"1789459200"}"""
+
+    mark_price: str
+    index_price: str
+    funding_rate: str
+    timestamp: str  # s
+    next_funding_time: str  # s
+
+
+class Ticker(Struct, gc=False):
+    """{"timestamp":"1789455809","open":"78237","high":"79588","low":"77191","last":"77265","volume":"108.78361","vwap":"78381","bid":"77239","ask":"77240","side":"1","open_24":"77700","percent_change_24":"-0.56","market_type":"PERPETUAL","pair":"BTC/USD-PERP","market":"BTC/USD-PERP","index_price":"77224.46266666667","mark_price":"77238.10540904","open_interest":"66.98297","open_interest_value":"5173637.6974705640488"}"""
+
+    market: str
+    timestamp: str  # s
+    open_interest: str | None = None  # of perpetuals
+    open_interest_value: str | None = None
+
+
+US: Final = 1_000  # ns
+SECOND: Final = 1_000_000_000
+FUNDING_INTERVAL_NS: Final = 8 * 3600 * SECOND
+"""Of all perpetuals; the messages do not say."""
+_TAKER: Final = (int(Aggressor.BUY), int(Aggressor.SELL))
+Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
+
+
+def whole(text: str) -> int:
+    """A whole number that came as text."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+        raise VenueProtocolError(f"a whole number is {text[:80]!r}")
+    return int(text)
+
+
+# ---- decode -----------------------------------------------------------------------------------------------
+
+
+class Trades:
+    """The trades of one market: live_trades."""
+
+    def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
+        self._channel = channel
+        self._counts = counts
+        self._last: int | str | None = None
+
+    def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One fill."""
+        number = trade.id_str or trade.id
+        if number == self._last:
+            self._counts.repeated += 1
+            return NOTHING
+        ts_event = whole(trade.microtimestamp) * US
+        if type(number) is int:
+            emit.trade(self._channel, trade.price_str, trade.amount_str, _TAKER[trade.type], number, ts_event)
+        else:
+            low, high, form = trade_id_of(str(number))
+            emit.trade(
+                self._channel,
+                trade.price_str,
+                trade.amount_str,
+                _TAKER[trade.type],
+                low,
+                ts_event,
+                trade_id_high=high,
+                trade_id_format=form,
+            )
+        emit.end()
+        self._last = number
+        return NOTHING
+
+
+def fundings(channel: Channel, tells_funding: bool, tells_mark: bool) -> Handler:
+    """funding_rate: one message has the rate, mark and index price; told is what was asked for."""
+
+    def on_message(funding: Funding, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        ts_event = whole(funding.timestamp) * SECOND
+        if tells_mark:
+            mark, index = without_noise(funding.mark_price), without_noise(funding.index_price)
+            emit.mark_price(channel, mark, index, ts_event)
+            emit.end()
+        if tells_funding:
+            due = whole(funding.next_funding_time) * SECOND
+            emit.funding(channel, funding.funding_rate, due, ts_event, interval_ns=FUNDING_INTERVAL_NS)
+            emit.end()
+        return NOTHING
+
+    return on_message
+
+
+def open_interests(channels: Mapping[str, Channel], rows: Sequence[Ticker], emit: Emit) -> None:
+    """The tickers of all markets; ``channels`` by instrument. A row names its market in another way: BTC/USD-PERP."""
+    for row in rows:
+        channel = channels.get(row.market.replace("/", "").lower())
+        if channel is not None and row.open_interest is not None:
+            value = None if row.open_interest_value is None else without_noise(row.open_interest_value)
+            emit.open_interest(channel, without_noise(row.open_interest), whole(row.timestamp) * SECOND, value)
+            emit.end()
+
+
+def without_noise(text: str) -> str:
+    """A number that the venue has calculated with binary fractions: 5173637.6974705640488. Behind the point, what is
+    beyond 18 digits is cut, for it says nothing and would not fit."""
+    whole_part, point, fraction = text.partition(".")
+    return f"{whole_part}.{fraction[: 18 - len(whole_part)]}" if point and len(whole_part) < 18 else text
