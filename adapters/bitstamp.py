@@ -111,8 +111,8 @@ SECOND: Final = 1_000_000_000
 class BitstampOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[venues.options]``. Intervals of what is fetched; 0: never, but for audits of a book that is in doubt."""
 
-    audit_interval_s: int = 3600  # of each book
-    open_interest_interval_s: int = 60
+    audit_s: int = 3600  # of each book
+    open_interest_s: int = 60
 
 
 # ---- subscribe --------------------------------------------------------------------------------------------
@@ -313,11 +313,11 @@ class BitstampAdapter(Adapter):
         beat = Send(connection, '{"event":"bts:heartbeat"}', ack=HEARTBEAT, urgent=True)
         requests: list[Request] = [beat]
         age_ns = now_ns - line.polled_ns
-        if 0 < self._options.open_interest_interval_s * SECOND <= age_ns:
+        if 0 < self._options.open_interest_s * SECOND <= age_ns:
             requests += self._poll(connection, line, now_ns)
         for book in line.books.values():
             requests += book.on_timer(now_ns, emit)
-        interval_ns = self._options.audit_interval_s * SECOND
+        interval_ns = self._options.audit_s * SECOND
         due = [book for book in line.books.values() if book.is_due(now_ns, interval_ns)]
         if due:
             requests += min(due, key=lambda book: book.audited_ns).begin_audit(now_ns)
@@ -325,7 +325,7 @@ class BitstampAdapter(Adapter):
 
     def _poll(self, connection: int, line: Line, now_ns: int) -> list[Request]:
         """Ask for the tickers of all markets, if open interest is wanted of one."""
-        if not line.open_interests or not self._options.open_interest_interval_s:
+        if not line.open_interests or not self._options.open_interest_s:
             return []
         line.polled_ns = now_ns
         url = f"{self._endpoints.rest_url.rstrip('/')}/api/v2/ticker/"

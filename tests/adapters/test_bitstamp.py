@@ -264,7 +264,7 @@ def test_funding_and_mark_come_in_one_message_and_are_told_if_wanted() -> None:
 
 
 def test_open_interest_is_asked_for_at_once_and_then_every_so_often() -> None:
-    bench = bench_of(PERPETUAL, data_types=(DataType.OPEN_INTEREST,), open_interest_interval_s=60)
+    bench = bench_of(PERPETUAL, data_types=(DataType.OPEN_INTEREST,), open_interest_s=60)
     (fetch,) = fetches(bench.requests)
     assert fetch.url == "https://www.bitstamp.net/api/v2/ticker/"
     bench.answer(fetch, TICKERS)
@@ -278,5 +278,5 @@ def test_open_interest_is_asked_for_at_once_and_then_every_so_often() -> None:
     bench.answer(again, b"<html>")
     assert [(error.instrument, error.data_type) for error in bench.errors] == [(None, DataType.OPEN_INTEREST)]
     assert not [request for request in bench.requests if isinstance(request, Reconnect)]
-    never = bench_of(PERPETUAL, data_types=(DataType.OPEN_INTEREST,), open_interest_interval_s=0)
+    never = bench_of(PERPETUAL, data_types=(DataType.OPEN_INTEREST,), open_interest_s=0)
     assert fetches(never.requests) == fetches(never.adapter.on_timer(0, NOW + 600 * SECOND, never.emit)) == []

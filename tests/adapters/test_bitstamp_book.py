@@ -302,7 +302,7 @@ def test_audit_that_fails_says_nothing_and_is_repeated(status: int, body: bytes)
 
 
 def test_deleting_what_is_not_there_brings_an_audit_but_not_more_than_one_a_minute() -> None:
-    bench = live(audit_interval_s=0)
+    bench = live(audit_s=0)
     bench.frame(diff(2_000_000, [["1.1", "0"]]))
     assert fetches(bench.adapter.on_timer(0, NOW + 45 * SECOND, bench.emit)) == []
     audit = audit_of(bench, 60)
@@ -332,7 +332,7 @@ def test_one_book_is_audited_at_a_time_the_one_that_has_waited_longest() -> None
 
 @pytest.mark.parametrize("seed", range(3))
 def test_lost_diffs_are_found_within_an_audits_time(seed: int) -> None:
-    loop = Loopback("bitstamp", seed=seed, rate=60, options={"audit_interval_s": 60})
+    loop = Loopback("bitstamp", seed=seed, rate=60, options={"audit_s": 60})
     loop.run(5.0)
     loop.arm(FaultKind.DROP, match="diff_order_book_", count=20, after=10 * seed)
     loop.run(120.0)
