@@ -403,7 +403,10 @@ class BinanceAdapter(Adapter):
     limits: ClassVar[Limits] = Limits(
         max_connection_life_s=23.5 * 3600,  # the venue cuts at 24 h
         send_interval_s=0.3,  # 5 frames in a rolling second, our pongs among them
+        connect_interval_s=1.0,  # 300 attempts in 5 minutes
         weight_per_minute=6_000,
+        weight_by_clock=True,
+        weight_header="X-MBX-USED-WEIGHT-1M",
         stale_after_s=120.0,  # instruments may be quiet; that the connection lives is the transport's to know
     )
     options: ClassVar[type[Struct]] = BinanceOptions

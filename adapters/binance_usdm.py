@@ -442,6 +442,8 @@ class BinanceUsdmAdapter(Adapter):
         send_interval_s=0.3,  # 10 frames in a second are documented; connections were closed above 5
         connect_interval_s=1.0,  # 300 in 5 minutes: that of spot, for futures state none
         weight_per_minute=2_400,
+        weight_by_clock=True,
+        weight_header="X-MBX-USED-WEIGHT-1M",
         stale_after_s=120.0,
         timer_interval_s=1.0,  # for open interest
     )

@@ -71,6 +71,8 @@ class Counter(IntEnum):
     CHECKPOINT_LAG = 32  # book keeper: records that a late joiner has to replay
     BOOKS_WITHOUT_CHECKPOINT = 33  # book keeper: for want of room nobody can join them late
     METADATA_NS = 34  # when the list of instruments in use was learnt, CLOCK_REALTIME; old: the venue's REST was dead
+    REST_WEIGHT = 35  # worker: spent of the venue's REST budget in the current minute, by all workers of this host
+    FETCHES_WAITING = 36  # worker: REST requests that wait for the budget, or for their delay
 
 
 class Histogram(IntEnum):

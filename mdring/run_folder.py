@@ -104,6 +104,11 @@ class RunFolder:
         return msgspec.json.decode(self.info.read_bytes(), type=RunInfo)
 
 
+def rest_budgets(directory: Path) -> Path:
+    """The folder of the REST budgets that all runs of a directory share: beside it, for they outlive the runs."""
+    return directory.with_name(f"{directory.name}.budgets")
+
+
 class RunError(Exception):
     """A run cannot be read; the message says which, why, and what to do."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mdring.run_folder import RUNS_DIRECTORY
+from mdring.run_folder import RUNS_DIRECTORY, rest_budgets
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mdring-tests-"
@@ -93,3 +93,4 @@ def run_folder(session_folder: Path, request: pytest.FixtureRequest) -> Iterator
     folder.mkdir()
     yield folder
     shutil.rmtree(folder)
+    shutil.rmtree(rest_budgets(folder), ignore_errors=True)  # they outlive the runs

@@ -29,6 +29,7 @@ from mdring.feed.adapter import Adapter, InstrumentInfo, adapter_names, load_ada
 from mdring.feed.listing import Listing, ListingCache, ListingUnusable
 from mdring.feed.lookup import LookupFailed, look_up
 from mdring.feed.subscriptions import names_match
+from mdring.run_folder import RUNS_DIRECTORY, rest_budgets
 from mdring.symbol import parse
 
 
@@ -111,8 +112,9 @@ def _listing(arguments: argparse.Namespace, config: Config | None, venue: VenueC
             return cache.load()
         except ListingUnusable as error:
             raise CommandFailed(f"no list on disk: {error}; a worker keeps it when it has learnt it") from error
+    runs = RUNS_DIRECTORY if config is None else Path(config.run.directory)
     try:
-        return look_up(venue, arguments.timeout)
+        return look_up(venue, rest_budgets(runs), arguments.timeout)
     except LookupFailed as error:
         raise CommandFailed(f"{error}; {_what_is_kept(cache)}") from error
 

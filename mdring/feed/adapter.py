@@ -98,7 +98,8 @@ class Fetch(Struct, frozen=True):
 
     ``weight`` is the cost in the venue's own budget. ``delay_ns`` is waited before the request is made.
     ``connection`` is the one on whose behalf it is made: it is cancelled when that connection ends
-    (-1: never).
+    (-1: never). ``instrument`` is the one whose book waits for the answer: the most traded go first, and before all
+    that no book waits for.
     """
 
     tag: str
@@ -106,6 +107,7 @@ class Fetch(Struct, frozen=True):
     weight: int = 1
     delay_ns: int = 0
     connection: int = -1
+    instrument: str = ""
 
 
 class Reconnect(Struct, frozen=True):
@@ -195,7 +197,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_connection_life_s: float = 0.0  # 0: the venue sets none
     send_interval_s: float = 0.0  # least distance of two frames that we send
     connect_interval_s: float = 0.0  # least distance of two attempts to connect
-    weight_per_minute: int = 0  # REST budget; 0: none
+    weight_per_minute: int = 0  # REST budget of an address; 0: none
+    weight_by_clock: bool = False  # it is for each minute of the venue's clock; else for any 60 s
+    weight_header: str = ""  # header of its answers that tells the weight used in the current minute
     stale_after_s: float = 60.0  # no data for so long on a connection: reconnect
     timer_interval_s: float = 0.0  # ``on_timer`` is called so often on each open connection; 0: never
 

@@ -38,7 +38,7 @@ from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher
 from mdring.feed.states import Announcement, ConnectionStates
-from mdring.record import Reason, State
+from mdring.record import DataType, Reason, State
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,11 @@ class Driver:
         for connection, instruments in connections.items():
             for instrument in instruments:
                 self._connections_of.setdefault(instrument, []).append(connection)
+
+    def activity(self, instrument: str) -> tuple[int, int]:
+        """How many trades and quotes of it this run has published; restarts of the worker do not begin anew."""
+        channel = self._channels.get(instrument, self._venue_channel)
+        return channel.channel_seq(DataType.TRADE), channel.channel_seq(DataType.BBO)
 
     # ---- what happens to a connection --------------------------------------------------------------------
 

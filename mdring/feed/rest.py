@@ -1,11 +1,12 @@
 """REST of the worker: one aiohttp session, the venue's request budget, and fetches that end with their connection.
 
 ``RestClient`` makes requests and turns every outcome into a :class:`Response` (status 0: no answer came).
-``Fetcher`` carries out the adapter's ``Fetch`` requests: waits their delay, keeps to the weight that the venue
-allows per minute, to few requests at a time, and to ``Retry-After``::
+``Fetcher`` carries out the adapter's ``Fetch`` requests: waits their delay, keeps to the venue's budget and its
+refusals (``rest_budget.py``) and to few requests at a time; which one goes first says ``fetch_queue.py``::
 
-    fetcher = Fetcher(client, weight_per_minute=6000, tasks=tasks, on_response=driver.on_response)
-    fetcher.submit(Fetch("depth BTCUSDT", "https://…", weight=50, connection=0))
+    fetcher = Fetcher(client, RestBudget(adapter.limits, path), driver.on_response, driver.activity)
+    tasks.create_task(fetcher.run())
+    fetcher.submit(Fetch("depth BTCUSDT", "https://…", weight=50, connection=0, instrument="BTCUSDT"))
     fetcher.cancel(connection=0)          # that connection has ended: nobody wants the answer
 """
 
@@ -15,13 +16,13 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mdring.feed.adapter import Fetch, Response
+from mdring.feed.fetch_queue import Activity, FetchQueue, Waiting
+from mdring.feed.rest_budget import BUSY_NS, RestBudget
 from mdring.feed.transport import resolve
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024  # the whole instrument list of the largest venue has a third of it
 _CHUNK_BYTES: Final = 64 * 1024
-_MINUTE_NS: Final = 60_000_000_000
 _CONCURRENCY: Final = 4
-_TOO_MANY: Final = (418, 429, 503)  # answers whose Retry-After is obeyed; 418 is a ban at some venues
-_MAX_RETRY_AFTER_S: Final = 3 * 86_400
 
 
 class RestClient:
@@ -105,101 +103,98 @@ async def _read(answer: Any) -> bytes:
     return bytes(body)
 
 
-class WeightBudget:
-    """What the venue allows in any minute. Exact: a token bucket would let twice as much through in its first one."""
-
-    def __init__(self, per_minute: int) -> None:
-        """``per_minute`` 0: no bound."""
-        self._per_minute = per_minute
-        self._spent: deque[tuple[int, int]] = deque()  # (when, weight), oldest first
-        self._sum = 0
-
-    def wait_ns(self, weight: int, now_ns: int) -> int:
-        """How long to wait before ``weight`` may be spent; 0: not at all. What is more than all may go alone."""
-        self._forget(now_ns)
-        excess = self._sum + weight - self._per_minute
-        if self._per_minute == 0 or excess <= 0 or not self._spent:
-            return 0
-        for when, spent in self._spent:
-            excess -= spent
-            if excess <= 0:
-                return when + _MINUTE_NS - now_ns
-        return self._spent[-1][0] + _MINUTE_NS - now_ns
-
-    def spend(self, weight: int, now_ns: int) -> None:
-        """A request of this weight is made."""
-        self._spent.append((now_ns, weight))
-        self._sum += weight
-
-    def _forget(self, now_ns: int) -> None:
-        while self._spent and self._spent[0][0] + _MINUTE_NS <= now_ns:
-            self._sum -= self._spent.popleft()[1]
-
-
 class Fetcher:
-    """Carries out the fetches of one worker. Its tasks belong to the group it was given."""
+    """Carries out the fetches of one worker, while ``run`` runs."""
 
     def __init__(
         self,
         client: RestClient,
-        weight_per_minute: int,
-        tasks: asyncio.TaskGroup,
+        budget: RestBudget,
         on_response: Callable[[Fetch, Response], None],
+        activity: Activity = lambda instrument: (0, 0),
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
+        """``activity`` tells which books go first (``fetch_queue.py``). ``now_ns`` is the budget's clock."""
         self._client = client
-        self._budget = WeightBudget(weight_per_minute)
-        self._tasks = tasks
+        self._budget = budget
         self._on_response = on_response
-        self._slots = asyncio.Semaphore(_CONCURRENCY)
-        self._turn = asyncio.Lock()  # budget is given in the order in which it was asked for
-        self._pause_until_ns = 0
-        self._running: dict[asyncio.Task[None], int] = {}
+        self._now_ns = now_ns
+        self._queue = FetchQueue(activity)
+        self._asking: dict[asyncio.Task[None], Waiting] = {}
+        self._changed = asyncio.Event()  # something has come into the queue, or a place is free
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have not been made yet."""
+        return len(self._queue)
 
     def submit(self, fetch: Fetch) -> None:
         """Have ``on_response`` called with the answer, unless ``cancel`` comes first."""
-        task = self._tasks.create_task(self._answer(fetch), name=f"fetch {fetch.tag}")
-        self._running[task] = fetch.connection
-        task.add_done_callback(self._running.pop)
+        self._queue.add(fetch, _clock_ns())
+        self._changed.set()
 
     def cancel(self, connection: int) -> None:
         """Forget the fetches made on behalf of a connection."""
-        for task, owner in list(self._running.items()):
-            if owner == connection:
+        self._queue.cancel(connection)
+        for task, waiting in self._asking.items():
+            if waiting.fetch.connection == connection:
                 task.cancel()
 
     async def fetch(self, fetch: Fetch) -> Response:
-        """Make a request when delay, budget and ``Retry-After`` allow it, and return the answer."""
-        await asyncio.sleep(fetch.delay_ns / 1e9)
-        async with self._slots:
-            async with self._turn:
-                await self._await_budget(fetch.weight)
-            response = await self._client.get(fetch.tag, fetch.url)
-        if response.status in _TOO_MANY:
-            pause_ns = retry_after_s(response) * 1_000_000_000
-            self._pause_until_ns = max(self._pause_until_ns, time.monotonic_ns() + pause_ns)
-        return response
+        """Make a request before all others, when delay, budget and venue allow it, and return the answer."""
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        waiting = self._queue.add(fetch, _clock_ns(), urgent=True, answer=answer)
+        self._changed.set()
+        try:
+            return await answer
+        finally:
+            self._queue.remove(waiting)
 
-    async def _answer(self, fetch: Fetch) -> None:
-        self._on_response(fetch, await self.fetch(fetch))
+    async def run(self) -> None:
+        """Make the requests, until cancelled. Raises an exception group with what ``on_response`` raises."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._changed.clear()
+                    wait_ns = self._make_requests(tasks)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(None if wait_ns is None else wait_ns / 1e9):
+                            await self._changed.wait()
+        finally:
+            self._budget.close()
 
-    async def _await_budget(self, weight: int) -> None:
-        while True:
-            now_ns = time.monotonic_ns()
-            wait_ns = max(self._budget.wait_ns(weight, now_ns), self._pause_until_ns - now_ns)
-            if wait_ns <= 0:
-                self._budget.spend(weight, now_ns)
-                return
-            await asyncio.sleep(wait_ns / 1e9)
+    def _make_requests(self, tasks: asyncio.TaskGroup) -> int | None:
+        """Make those that can be made now; how long to wait for the next one, if that is known."""
+        while len(self._asking) < _CONCURRENCY:
+            now_ns = _clock_ns()
+            waiting = self._queue.first(now_ns)
+            if waiting is None:
+                due_ns = self._queue.next_due_ns()
+                return None if due_ns is None else due_ns - now_ns
+            wait_ns = self._budget.take(waiting.fetch.weight, self._now_ns())
+            if wait_ns:
+                return wait_ns
+            self._queue.remove(waiting)
+            task = tasks.create_task(self._ask(waiting), name=f"fetch {waiting.fetch.tag}")
+            self._asking[task] = waiting
+            task.add_done_callback(self._on_done)
+        return None
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        del self._asking[task]
+        self._changed.set()
+
+    async def _ask(self, waiting: Waiting) -> None:
+        fetch, sent_ns = waiting.fetch, self._now_ns()
+        response = await self._client.get(fetch.tag, fetch.url)
+        while not self._budget.learn(response, sent_ns, self._now_ns()):
+            await asyncio.sleep(BUSY_NS / 1e9)
+        if waiting.answer is None:
+            self._on_response(fetch, response)
+        elif not waiting.answer.done():
+            waiting.answer.set_result(response)
 
 
-def retry_after_s(response: Response) -> int:
-    """Seconds that the venue asks us to wait (RFC 9110, section 10.2.3: a number, or a date); 0 if it does not."""
-    text = next((value for name, value in response.headers.items() if name.lower() == "retry-after"), "").strip()
-    if text.isascii() and text.isdecimal():
-        return min(int(text[:9]), _MAX_RETRY_AFTER_S)
-    try:
-        until = parsedate_to_datetime(text)
-    except ValueError:
-        return 0
-    wait = until.astimezone(UTC) - datetime.now(UTC)
-    return min(max(0, wait.days * 86_400 + wait.seconds), _MAX_RETRY_AFTER_S)
+def _clock_ns() -> int:
+    """The event loop's clock, by which delays are."""
+    return round(asyncio.get_running_loop().time() * 1e9)

@@ -237,6 +237,8 @@ class Session:
             assert self._websocket is not None
             self._websocket.ping()
             watchdog.on_ping_sent(now_ns)
+            if not self._unsent:  # a ping is one of the frames that count, yet many must not hold all others up
+                self._may_send_ns = now_ns + self._settings.send_interval_ns
         if self.is_open and 0 < self._timer_due_ns <= now_ns:
             self._timer_due_ns = now_ns + self._settings.timer_interval_ns
             self._driver.on_timer(self._number)

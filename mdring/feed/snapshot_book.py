@@ -18,6 +18,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response
 from mdring.feed.book_sync import BookSync, Held, SyncRules, SyncState, Verdict
 from mdring.feed.chain import Chain
@@ -215,7 +217,8 @@ class SnapshotBook(Generic[Message, Image]):
         self._attempts += 1
         self._generation += 1
         self._fetching = True
-        return (self._source.fetch(self._tag(), max(delay_ns, pause_ns)),)
+        fetch = self._source.fetch(self._tag(), max(delay_ns, pause_ns))
+        return (msgspec.structs.replace(fetch, instrument=self._channel.instrument),)
 
 
 def pause_s(response: Response) -> int:

@@ -49,6 +49,7 @@ from mdring.feed.metadata import AttemptsExhausted, declare, learn
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher, RestClient
+from mdring.feed.rest_budget import RestBudget
 from mdring.feed.session import SessionSettings
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
 from mdring.feed.subscriptions import AdapterMaker, adapter_maker, learners, resolve, wishes_of
@@ -58,7 +59,7 @@ from mdring.instrument import Instrument, InstrumentTable
 from mdring.process import accept_stop, die_with_parent, pin_to_core
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
-from mdring.run_folder import RunFolder
+from mdring.run_folder import RunFolder, rest_budgets
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class Worker:
         self._cache = ListingCache(config.listing(venue.id), venue.adapter, venue.rest_url)
         self._tls = tls_for(venue.ca_file, venue.websocket_url, venue.rest_url)
         self._client = RestClient(venue.connection.rest_timeout_ms * _MS, self._tls)
+        self._budget = RestBudget(self._adapter.limits, venue.rest_url, rest_budgets(folder.path.parent))
         self._pace = ConnectPace(round(self._adapter.limits.connect_interval_s * 1e9))
         self.lives: list[LifeCycle] = []
         self._stop = asyncio.Event()
@@ -159,8 +161,9 @@ class Worker:
     async def _feed(self, tasks: asyncio.TaskGroup) -> None:
         """From nothing to connections that keep themselves up."""
         limits = self._adapter.limits
-        fetcher = Fetcher(self._client, limits.weight_per_minute, tasks, self.driver.on_response)
+        fetcher = Fetcher(self._client, self._budget, self.driver.on_response, self.driver.activity)
         self.driver.fetcher = fetcher
+        tasks.create_task(fetcher.run(), name="fetcher")
         source = ListingSource(
             lambda: learn(self._learners, fetcher, self._backoff(), self._on_metadata_failure),
             self._cache, self._venue.connection.metadata_timeout_ms / 1000, tasks,
@@ -279,7 +282,9 @@ class Worker:
             self.driver.end_loss()
         self.publisher.save_channels()
         self.driver.publish_counts()
+        self.counters.store(Counter.REST_WEIGHT, self._budget.used(time.time_ns()))
         if self.lives:
+            self.counters.store(Counter.FETCHES_WAITING, self.driver.fetcher.waiting)
             self.counters.store(Counter.BREAKER, max(life.breaker.state for life in self.lives))
             last_data_ns = max(life.last_data_ns for life in self.lives)
             if last_data_ns:

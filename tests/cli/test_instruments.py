@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from mdring.config import load
 from mdring.emulator.client import EmulatorProcess
-from mdring.feed.adapter import InstrumentInfo, adapter_names
+from mdring.feed.adapter import InstrumentInfo, Limits, adapter_names
 from mdring.feed.listing import Listing, ListingCache
+from mdring.feed.rest_budget import RestBudget
 from mdring.record import DataType
+from mdring.run_folder import rest_budgets
 from tests.cli.command import mdring
 
 CONFIG = """
+run.directory = "{runs}"
 run.state_directory = "{state}"
 [[venues]]
 id = "mine"
@@ -37,7 +41,7 @@ def rest_url() -> Iterator[str]:
 
 def write(folder: Path, rest_url: str) -> Path:
     path = folder / "mine.toml"
-    path.write_text(CONFIG.format(state=folder / "state", rest_url=rest_url))
+    path.write_text(CONFIG.format(runs=folder / "runs", state=folder / "state", rest_url=rest_url))
     return path
 
 
@@ -54,6 +58,12 @@ def rows(*arguments: str | Path) -> list[dict[str, Any]]:
     assert (result.returncode, result.stderr) == (0, "")
     found: list[dict[str, Any]] = json.loads(result.stdout)["instruments"]
     return found
+
+
+def test_what_is_asked_for_counts_in_the_budget_of_this_host(rest_url: str, tmp_path: Path) -> None:
+    rows("--config", write(tmp_path, rest_url), "--venue", "mine")
+    budget = RestBudget(Limits(), rest_url, rest_budgets(tmp_path / "runs"))
+    assert budget.used(time.time_ns()) > 0
 
 
 def test_prints_what_is_known_of_each_instrument(rest_url: str, tmp_path: Path) -> None:

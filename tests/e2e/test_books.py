@@ -77,7 +77,7 @@ _PARAMETERS: Final[dict[FaultKind, tuple[tuple[Mapping[str, Any], tuple[Telling,
     FaultKind.RESET: (({}, _CLOSED),),
     FaultKind.STALL: (({"pings": True}, _STALE), ({"pings": False}, _STALE)),
     FaultKind.REFUSE: (
-        ({"duration_ms": 400}, ((State.DISCONNECTED, Reason.CONNECT_FAILED),)),
+        ({"duration_ms": 2000}, ((State.DISCONNECTED, Reason.CONNECT_FAILED),)),
         ({"status": 503, "count": 2}, ((State.DISCONNECTED, Reason.HANDSHAKE_FAILED),)),
         ({"status": 429, "retry_after_s": 1}, ((State.DISCONNECTED, Reason.HANDSHAKE_FAILED),)),
     ),

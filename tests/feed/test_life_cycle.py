@@ -13,6 +13,7 @@ from picows import WSCloseCode, WSMsgType
 from mdring.config import BreakerConfig
 from mdring.counters import Counter
 from mdring.feed.breaker import BreakerState
+from mdring.feed.life_cycle import ConnectPace
 from mdring.record import Kind, Reason, State
 from tests.feed.authority import Authority
 from tests.feed.paper_venue import PaperSession, PaperVenue
@@ -28,6 +29,22 @@ def trade(number: int) -> dict[str, object]:
 def details(run: WorkerRun, reason: Reason) -> list[str]:
     """What was told of a reason."""
     return [told.detail for told in run.told(Kind.STATUS) if told.reason is reason]
+
+
+def test_attempts_of_all_connections_together_keep_their_distance() -> None:
+    async def main() -> None:
+        loop, pace = asyncio.get_running_loop(), ConnectPace(20_000_000)
+        turns: list[float] = []
+
+        async def attempt() -> None:
+            await pace.turn()
+            turns.append(loop.time())
+
+        begun = loop.time()
+        await asyncio.gather(*(attempt() for _ in range(5)))
+        assert [turn - begun >= 0.020 * number - 0.001 for number, turn in enumerate(turns)] == [True] * 5
+
+    patiently(main())
 
 
 # ---- connecting -------------------------------------------------------------------------------------------

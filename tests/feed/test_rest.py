@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mdring.feed import rest
-from mdring.feed.adapter import Fetch, Response
-from mdring.feed.rest import Fetcher, RestClient, WeightBudget, retry_after_s
+from mdring.feed.adapter import Fetch, Limits, Response
+from mdring.feed.rest import Fetcher, RestClient
+from mdring.feed.rest_budget import RestBudget
 from mdring.feed.transport import tls_context
 from tests.feed.authority import Authority
 from tests.feed.paper_venue import PaperVenue
@@ -137,73 +134,6 @@ def test_certificates_are_verified(authority: Authority) -> None:
     patiently(main())
 
 
-# ---- the budget -------------------------------------------------------------------------------------------
-
-
-def test_budget_frees_what_was_spent_a_minute_ago() -> None:
-    budget = WeightBudget(100)
-    budget.spend(60, 0)
-    budget.spend(30, 10 * SECOND)
-    assert budget.wait_ns(10, 20 * SECOND) == 0
-    assert budget.wait_ns(11, 20 * SECOND) == 40 * SECOND
-    assert budget.wait_ns(80, 20 * SECOND) == 50 * SECOND
-    assert budget.wait_ns(70, MINUTE) == 0
-
-
-def test_request_larger_than_the_budget_goes_alone() -> None:
-    budget = WeightBudget(100)
-    assert budget.wait_ns(250, 0) == 0
-    budget.spend(1, 0)
-    assert budget.wait_ns(250, 0) == MINUTE
-    assert budget.wait_ns(250, MINUTE) == 0
-
-
-def test_venue_without_a_budget_sets_no_bound() -> None:
-    budget = WeightBudget(0)
-    for _ in range(1000):
-        assert budget.wait_ns(1000, 0) == 0
-        budget.spend(1000, 0)
-
-
-@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 90 * SECOND)), min_size=1, max_size=40))
-def test_no_minute_ever_holds_more_than_the_budget(requests: list[tuple[int, int]]) -> None:
-    budget = WeightBudget(100)
-    now, spent = 0, []
-    for weight, passed in requests:
-        now += passed
-        now += budget.wait_ns(weight, now)
-        assert budget.wait_ns(weight, now) == 0
-        budget.spend(weight, now)
-        spent.append((now, weight))
-    for end, _ in spent:
-        assert sum(weight for when, weight in spent if end - MINUTE < when <= end) <= 100
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("7", 7),
-        (" 120 ", 120),
-        ("", 0),
-        ("soon", 0),
-        ("-5", 0),
-        ("9" * 40, 259_200),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
-    ],
-)
-def test_retry_after_is_a_number_of_seconds(value: str, seconds: int) -> None:
-    assert retry_after_s(Response("", "", 429, b"", {"retry-after": value})) == seconds
-
-
-def test_retry_after_may_be_a_date() -> None:
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    assert 95 <= retry_after_s(Response("", "", 429, b"", {"Retry-After": date})) <= 100
-
-
-def test_no_header_means_no_wait() -> None:
-    assert retry_after_s(Response("", "", 429, b"", {})) == 0
-
-
 # ---- the fetcher ------------------------------------------------------------------------------------------
 
 
@@ -223,11 +153,22 @@ class Answers:
         return self.tags
 
 
+@asynccontextmanager
+async def fetching(
+    venue: PaperVenue, take: Callable[[Fetch, Response], None], per_minute: int = 0
+) -> AsyncIterator[Fetcher]:
+    """A fetcher that runs during the block."""
+    async with client() as made, asyncio.TaskGroup() as tasks:
+        fetcher = Fetcher(made, RestBudget(Limits(weight_per_minute=per_minute), venue.rest_url, None), take)
+        running = tasks.create_task(fetcher.run())
+        yield fetcher
+        running.cancel()
+
+
 def test_answers_are_handed_on_with_their_request() -> None:
     async def main() -> None:
         answers = Answers()
-        async with PaperVenue() as venue, client() as made, asyncio.TaskGroup() as tasks:
-            fetcher = Fetcher(made, 0, tasks, answers.take)
+        async with PaperVenue() as venue, fetching(venue, answers.take) as fetcher:
             fetcher.submit(Fetch("late", f"{venue.rest_url}/instruments", delay_ns=SECOND // 10))
             fetcher.submit(Fetch("soon", f"{venue.rest_url}/instruments"))
             assert await answers.have(2) == ["soon 200", "late 200"]
@@ -238,9 +179,8 @@ def test_answers_are_handed_on_with_their_request() -> None:
 def test_few_requests_are_made_at_a_time() -> None:
     async def main() -> None:
         answers = Answers()
-        async with PaperVenue() as venue, client() as made, asyncio.TaskGroup() as tasks:
+        async with PaperVenue() as venue, fetching(venue, answers.take) as fetcher:
             venue.rest_answers.clear()
-            fetcher = Fetcher(made, 0, tasks, answers.take)
             for number in range(20):
                 fetcher.submit(Fetch(str(number), f"{venue.rest_url}/instruments"))
             while len(venue.rest_requests) < 4:
@@ -256,9 +196,8 @@ def test_few_requests_are_made_at_a_time() -> None:
 def test_cancel_forgets_the_fetches_of_one_connection_in_every_stage() -> None:
     async def main() -> None:
         answers = Answers()
-        async with PaperVenue() as venue, client() as made, asyncio.TaskGroup() as tasks:
+        async with PaperVenue() as venue, fetching(venue, answers.take, 100) as fetcher:
             venue.rest_answers.clear()
-            fetcher = Fetcher(made, 100, tasks, answers.take)
             url = f"{venue.rest_url}/instruments"
             fetcher.submit(Fetch("asked", url, weight=60, connection=0))
             fetcher.submit(Fetch("delayed", url, delay_ns=MINUTE, connection=0))
@@ -277,8 +216,7 @@ def test_cancel_forgets_the_fetches_of_one_connection_in_every_stage() -> None:
 def test_venue_that_asks_for_a_pause_gets_it() -> None:
     async def main() -> None:
         answers = Answers()
-        async with PaperVenue() as venue, client() as made, asyncio.TaskGroup() as tasks:
-            fetcher = Fetcher(made, 0, tasks, answers.take)
+        async with PaperVenue() as venue, fetching(venue, answers.take) as fetcher:
             venue.rest_status, venue.rest_headers = 429, "Retry-After: 1\r\n"
             loop = asyncio.get_running_loop()
             fetcher.submit(Fetch("first", f"{venue.rest_url}/instruments"))
@@ -288,5 +226,56 @@ def test_venue_that_asks_for_a_pause_gets_it() -> None:
             fetcher.submit(Fetch("second", f"{venue.rest_url}/instruments"))
             assert await answers.have(2) == ["first 429", "second 200"]
             assert loop.time() - begun > 0.9  # waited at least so long
+
+    patiently(main())
+
+
+def test_metadata_goes_before_all_that_waits_and_the_most_traded_books_next() -> None:
+    async def main() -> None:
+        answers = Answers()
+        async with PaperVenue() as venue, fetching(venue, answers.take) as fetcher:
+            venue.rest_answers.clear()
+            url = f"{venue.rest_url}/instruments"
+            for number in range(4):
+                fetcher.submit(Fetch(f"under way {number}", url))
+            while len(venue.rest_requests) < 4:
+                await asyncio.sleep(0.001)
+            fetcher.submit(Fetch("else", f"{venue.rest_url}/else"))
+            fetcher.submit(Fetch("book", f"{venue.rest_url}/book", instrument="AAA"))
+            metadata = asyncio.create_task(fetcher.fetch(Fetch("metadata", f"{venue.rest_url}/metadata")))
+            await asyncio.sleep(0.01)
+            assert fetcher.waiting == 3
+            venue.rest_answers.set()
+            assert (await metadata).tag == "metadata"
+            await answers.have(6)
+            assert venue.rest_requests[4:] == ["/metadata", "/book", "/else"]
+
+    patiently(main())
+
+
+def test_metadata_that_nobody_waits_for_any_more_is_not_asked_for() -> None:
+    async def main() -> None:
+        answers = Answers()
+        async with PaperVenue() as venue, fetching(venue, answers.take) as fetcher:
+            url = f"{venue.rest_url}/instruments"
+            late = asyncio.create_task(fetcher.fetch(Fetch("late", url, delay_ns=MINUTE)))
+            await asyncio.sleep(0.01)
+            late.cancel()
+            await asyncio.sleep(0.01)
+            assert fetcher.waiting == 0
+
+    patiently(main())
+
+
+def test_what_takes_an_answer_may_fail_and_that_ends_the_fetcher() -> None:
+    async def main() -> None:
+        def take(fetch: Fetch, response: Response) -> None:
+            raise RuntimeError("a bug of ours")
+
+        async with PaperVenue() as venue, client() as made:
+            fetcher = Fetcher(made, RestBudget(Limits(), venue.rest_url, None), take)
+            fetcher.submit(Fetch("", f"{venue.rest_url}/instruments"))
+            with pytest.raises(ExceptionGroup, match="unhandled"):
+                await fetcher.run()
 
     patiently(main())

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from msgspec import structs
+from picows import WSMsgType
 
 from mdring.feed.adapter import Connection, Send
 from mdring.feed.driver import Driver
@@ -123,6 +124,32 @@ def test_urgent_frame_goes_before_those_that_wait_their_turn() -> None:
                 await asyncio.sleep(0.001)
             assert [request["ack"] for request in theirs.requests] == list("09123")
             session.end(Reason.SHUTDOWN)
+
+    patiently(main())
+
+
+def test_ping_is_a_frame_after_which_the_next_one_waits() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            ping_ns, interval_ns = SECOND // 20, SECOND // 5
+            paced = structs.replace(
+                settings(),
+                watchdog=structs.replace(settings().watchdog, ping_interval_ns=ping_ns),
+                send_interval_ns=interval_ns,
+            )
+            session = Session(Connection(0, venue.websocket_url, ()), cast(Driver, driver), paced, lambda: None)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            await session.open()
+            watching = asyncio.create_task(session.watch())
+            while not (venue.sessions and venue.sessions[0].received):
+                await asyncio.sleep(0.001)
+            assert venue.sessions[0].received[0][0] is WSMsgType.PING
+            session.send(subscribe(1))
+            await venue.session()
+            assert loop.time() - begun >= (ping_ns + interval_ns) / 1e9 - 0.001
+            session.end(Reason.SHUTDOWN)
+            await watching
 
     patiently(main())
 

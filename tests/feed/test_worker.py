@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,11 @@ from msgspec import structs
 
 from mdring.config import SubscriptionConfig
 from mdring.counters import Counter
+from mdring.feed.adapter import Endpoints, Limits, Subscription
+from mdring.feed.rest_budget import RestBudget
 from mdring.record import STATUS, DataType, Kind, Reason, State
+from mdring.run_folder import rest_budgets
+from tests.feed.paper import PaperAdapter, PaperOptions
 from tests.feed.paper_venue import PaperVenue
 from tests.feed.worker_run import Told, WorkerRun, assert_unbroken, paper_config, patiently
 
@@ -427,6 +432,43 @@ def test_connection_of_several_speaks_for_its_instruments_and_the_venue_shows_th
 
 
 # ---- idling -----------------------------------------------------------------------------------------------
+
+
+def test_attempts_to_connect_keep_the_venues_distance(run_folder: Path, tmp_path: Path) -> None:
+    class Paced(PaperAdapter):
+        limits = Limits(connect_interval_s=0.1)
+
+    async def main() -> None:
+        names = ("AAA", "BBB", "CCC")
+        async with PaperVenue(names) as venue:
+            config = paper_config(venue, connections=3, instruments=names)
+            run = WorkerRun(run_folder, tmp_path, config)
+            adapter = Paced(
+                Endpoints(config.websocket_url, config.rest_url),
+                PaperOptions(connections=3),
+                [Subscription(entry.instrument, entry.wanted) for entry in config.subscriptions],
+            )
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            async with run.worker(adapter):
+                await run.until_counter(Counter.CONNECTIONS, 3)
+                assert loop.time() - begun >= 0.199  # the third one two intervals after the first
+
+    patiently(main())
+
+
+def test_what_is_spent_of_the_rest_budget_shows_and_outlives_the_worker(run_folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue))
+            async with run.worker():
+                await run.until_counter(Counter.SNAPSHOTS, 1)
+                await run.until_counter(Counter.REST_WEIGHT, 2)  # the list of instruments, and one snapshot
+                assert run.counters.load(Counter.FETCHES_WAITING) == 0
+            budget = RestBudget(PaperAdapter.limits, venue.rest_url, rest_budgets(run_folder))
+            assert budget.used(time.time_ns()) == 2
+
+    patiently(main())
 
 
 def test_heart_beats_while_nothing_comes(run_folder: Path, tmp_path: Path) -> None:
