@@ -190,7 +190,7 @@ def test_instruments_are_spread_so_that_no_connection_has_too_many_streams() -> 
 
 def test_only_the_answer_to_the_books_own_request_starts_its_snapshot() -> None:
     bench = connected()
-    assert fetches(bench.frame('{"result":null,"id":2}')) == []  # of another connection than that of request 2
+    assert bench.frame('{"result":null,"id":2}') == ()  # of another connection than that of request 2
     acknowledged, fetch = bench.frame('{"result":null,"id":1}')
     assert acknowledged == Acknowledged(0, "1")
     assert isinstance(fetch, Fetch) and fetch.connection == 0 and fetch.weight == 20

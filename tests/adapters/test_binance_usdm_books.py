@@ -93,6 +93,11 @@ def test_rule_4_instrument_that_was_quiet_since_its_snapshot_goes_on_with_the_di
     check_records(bench.records)
 
 
+def test_rule_4_snapshot_that_the_oldest_diff_held_names_is_new_enough() -> None:
+    bench, requests = book_of((150, 160, 100), last=100)
+    assert requests == () and level_ids(bench) == [100, 160]
+
+
 def test_snapshot_older_than_what_is_held_is_fetched_again_with_delay() -> None:
     bench, requests = book_of((150, 160, 100), last=99)
     (again,) = fetches(requests)
