@@ -15,6 +15,9 @@ which the price, or the strike of an option, is told. Dates are those of the exp
 without superfluous zeros. Assets are written as the venue writes them, but for :data:`ASSET_NAMES`; multiplied ones
 (``1000PEPE``) keep their prefix, for prices and sizes are of so many.
 
+The scheme is the same for all venues, whatever they call their instruments; what a venue calls otherwise than all
+others stands in a table (``ASSET_NAMES``), never in code. ``adapters/README.md`` shows what becomes of which name.
+
 The form is reversible: ``parse(str(symbol)) == symbol``. Adapters make symbols, the emulator reads them::
 
     str(perpetual("BTC", "USD", settle="BTC"))     # 'BTC-USD-PERP@BTC'
