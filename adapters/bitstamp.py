@@ -204,7 +204,7 @@ class BitstampAdapter(Adapter):
     detects_loss: ClassVar[bool] = False
     endpoints: ClassVar[Endpoints] = Endpoints("wss://ws.bitstamp.net", "https://www.bitstamp.net")
     limits: ClassVar[Limits] = Limits(
-        max_connection_life_s=89 * 86_400.0,  # the venue cuts at 90 days
+        max_connection_life_s=7 * 86_400.0,  # the venue cuts at 90 days; the configuration knows no more than a week
         send_interval_s=0.005,  # the venue states no rate
         connect_interval_s=0.2,  # nor here; all connections are asked to reconnect at the same time
         weight_per_minute=1_000,  # 10,000 requests in ten minutes

@@ -184,6 +184,10 @@ class TestTheShippedFile:
         assert shown.pop("options") == msgspec.to_builtins(load_adapter("binance").options())
         assert shown == venue_defaults
 
+    def test_reaches_the_other_processes_with_what_the_adapters_put_in(self) -> None:
+        config = load(SHIPPED)
+        assert from_json(to_json(config)) == config
+
     def test_has_a_handful_of_instruments(self) -> None:
         subscriptions = load(SHIPPED).venues[0].subscriptions
         assert {"BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT", "XRPUSDT"} <= {each.instrument for each in subscriptions}
