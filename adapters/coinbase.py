@@ -217,7 +217,7 @@ class CoinbaseAdapter(Adapter):
     limits: ClassVar[Limits] = Limits(
         send_interval_s=0.03,  # 100 messages in a second from one address, by all connections
         connect_interval_s=0.15,  # 8 in a second
-        weight_per_minute=600,  # 10 requests in a second
+        fetch_interval_s=0.1,  # 10 requests in a second from one address
         timer_interval_s=TIMER_S,
     )
     options: ClassVar[type[Struct]] = CoinbaseOptions

@@ -384,6 +384,7 @@ class OkxAdapter(Adapter):
     endpoints: ClassVar[Endpoints] = Endpoints("wss://ws.okx.com", "https://www.okx.com")
     limits: ClassVar[Limits] = Limits(
         connect_interval_s=0.4,  # 3 in a second
+        fetch_interval_s=0.1,  # 20 in two seconds
         stale_after_s=120.0,  # a book without change says so every 60 s
         timer_interval_s=PING_INTERVAL_S,
     )

@@ -200,6 +200,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     weight_per_minute: int = 0  # REST budget of an address; 0: none
     weight_by_clock: bool = False  # it is for each minute of the venue's clock; else for any 60 s
     weight_header: str = ""  # header of its answers that tells the weight used in the current minute
+    fetch_interval_s: float = 0.0  # least distance of two REST requests of an address
     stale_after_s: float = 60.0  # no data for so long on a connection: reconnect
     timer_interval_s: float = 0.0  # ``on_timer`` is called so often on each open connection; 0: never
 

@@ -14,7 +14,8 @@ that ends. Words of 64 bits, little-endian, times of CLOCK_REALTIME::
 
     word 0    magic
     word 1    until when nobody may ask, ns: the venue has refused
-    word 2    128 pairs (second since the epoch, weight booked in it), indexed by the second modulo 128
+    word 2    when somebody has asked last, ns
+    word 3    128 pairs (second since the epoch, weight booked in it), indexed by the second modulo 128
 
 A holder that dies has written all or nothing. It never waits for anything while it holds the lock, so whoever finds it
 held tries again a little later, and nobody's event loop waits. Where the file cannot be had at all (no room, another
@@ -25,6 +26,8 @@ Two rules (:class:`Limits` says which is the venue's):
 * by the clock: so much in each minute of the venue's clock, which is ours but for a second. What is asked for around
   the turn of a minute may be counted in either of the two, so it is booked in both, and little is let through then.
 * otherwise: so much in any 60 seconds. A token bucket would let twice as much through in its first minute.
+
+Besides, two requests keep the distance that the venue demands (``fetch_interval_s``), if it does.
 
 The venue's own figure (``weight_header``), where its answers have one, tells also of those who share the address and
 not the file: what it has above ours is booked.
@@ -66,7 +69,7 @@ _MAX_DIGITS: Final = 9
 _MAGIC_BYTES: Final = b"MDBUDGT\x01"
 _MAGIC: Final = int.from_bytes(_MAGIC_BYTES, "little")
 _SECONDS: Final = 128
-_FIRST_PAIR: Final = 2
+_FIRST_PAIR: Final = 3
 _PAGE: Final = struct.Struct(f"<{_FIRST_PAIR + 2 * _SECONDS}Q")
 
 
@@ -86,10 +89,16 @@ class Account:
 
     def wait_ns(self, limits: Limits, weight: int, now_ns: int) -> int:
         """How long to wait before ``weight`` may be spent; 0: not at all. What is more than all may go alone."""
-        return max(self._budget_wait_ns(limits, weight, now_ns), self.pause_ns(now_ns))
+        budget_ns = self._budget_wait_ns(limits, weight, now_ns)
+        return max(budget_ns, self._distance_ns(limits, now_ns), self.pause_ns(now_ns))
 
     def spend(self, weight: int, now_ns: int) -> None:
-        """Book a request of this weight."""
+        """A request of this weight is made."""
+        self._words[2] = now_ns
+        self.book(weight, now_ns)
+
+    def book(self, weight: int, now_ns: int) -> None:
+        """Count a weight, whoever has spent it."""
         second = now_ns // SECOND_NS
         place = _FIRST_PAIR + 2 * (second % _SECONDS)
         before = self._words[place + 1] if self._words[place] == second else 0
@@ -103,6 +112,11 @@ class Account:
         """How long the pause still lasts. One that is longer than any may be is of a clock that was set back."""
         left_ns = self._words[1] - now_ns
         return left_ns if 0 < left_ns <= _MAX_RETRY_AFTER_S * SECOND_NS else 0
+
+    def _distance_ns(self, limits: Limits, now_ns: int) -> int:
+        interval_ns = round(limits.fetch_interval_s * SECOND_NS)
+        left_ns = self._words[2] + interval_ns - now_ns
+        return left_ns if 0 < left_ns <= interval_ns else 0  # longer: the clock was set back
 
     def used(self, limits: Limits, now_ns: int) -> int:
         """The weight that counts now."""
@@ -187,7 +201,7 @@ class RestBudget:
                 return not pause_s
             unknown = figure - account.used(self._limits, now_ns)
             if figure and unknown > 0:
-                account.spend(unknown, now_ns)
+                account.book(unknown, now_ns)
             if pause_s:
                 account.pause(now_ns + pause_s * SECOND_NS)
         return True

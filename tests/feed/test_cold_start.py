@@ -170,6 +170,17 @@ def test_start_at_the_turn_of_a_minute_loses_that_one_at_most(phase_s: float) ->
     in_virtual_time(main())
 
 
+@pytest.mark.parametrize("offset_s", [-20.0, -4.0, 4.0, 20.0])
+def test_clock_that_is_far_off_costs_refusals_but_no_ban(offset_s: float) -> None:
+    async def main() -> None:
+        venue = Venue(30.0, offset_s)
+        await ColdStart(venue, NAMES).run()
+        assert venue.statuses[200] == 1 + BOOKS
+        assert set(venue.statuses) <= {200, 429}
+
+    in_virtual_time(main())
+
+
 def test_two_workers_of_one_host_start_within_one_budget(accounts: Path) -> None:
     async def main() -> None:
         venue = Venue(30.0)

@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +83,21 @@ def test_no_minute_ever_holds_more_than_the_budget(requests: list[tuple[int, int
         spent.append((now, weight))
     for end, _ in spent:
         assert sum(weight for when, weight in spent if end - MINUTE < when <= end) <= 100
+
+
+@given(st.lists(st.integers(0, SECOND), min_size=2, max_size=20))
+def test_requests_keep_the_distance_that_the_venue_demands(gaps: list[int]) -> None:
+    limits = Limits(fetch_interval_s=0.1)
+    account, now = Account(), NOON
+    asked: list[int] = []
+    for gap in gaps:
+        now += gap
+        now += account.wait_ns(limits, 1, now)
+        assert account.wait_ns(limits, 1, now) == 0
+        account.spend(1, now)
+        asked.append(now)
+    assert min(after - before for before, after in pairwise(asked)) >= SECOND // 10
+    assert account.wait_ns(limits, 1, NOON - MINUTE) == 0  # the clock was set back
 
 
 # ---- so much in each minute of the clock ------------------------------------------------------------------
@@ -332,7 +348,7 @@ while (wait := budget.take(1, now)) in (0, BUSY_NS):
 """
 HOLDER: Final = """
 def never_ends(account, weight, now_ns):
-    account._words[2:4] = [now_ns // 1_000_000_000, 1]
+    account._words[2:5] = [now_ns, now_ns // 1_000_000_000, 1]
     say("held")
     time.sleep(600)
 Account.spend = never_ends

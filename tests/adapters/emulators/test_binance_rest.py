@@ -117,6 +117,30 @@ def test_depth_costs_its_weight(limit: int, weight: int) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("call", "weight"),
+    [
+        ("ping", 1),
+        ("time", 1),
+        ("exchangeInfo", 20),
+        ("exchangeInfo?symbol=BTCUSDT", 20),
+        ("trades?symbol=BTCUSDT", 25),
+        ("historicalTrades?symbol=BTCUSDT", 25),
+        ("aggTrades?symbol=BTCUSDT", 4),
+        ("depth?symbol=NONE&limit=1000", 50),
+        ("nonsense", 0),
+    ],
+)
+def test_every_call_costs_its_weight_whatever_its_answer(call: str, weight: int) -> None:
+    async def main() -> None:
+        async with emulated() as bench:
+            await bench.get(f"/api/v3/{call}")
+            _, _, headers = await bench.get("/api/v3/ping")
+            assert headers["X-MBX-USED-WEIGHT-1M"] == str(weight + 1)
+
+    run(main())
+
+
 def test_above_the_budget_429_with_retry_after_then_418() -> None:
     async def main() -> None:
         limits: dict[str, Any] = {"weight_per_minute": 40, "strikes_before_ban": 2, "ban_s": 150}
