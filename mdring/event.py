@@ -2,20 +2,19 @@
 
 Integers are exact and scaled, as in the record; ``*_decimal`` is exact, too; ``*_float`` is the nearest double. ::
 
-    for trade in trades_of(batch, tape.instruments):
-        trade.price, trade.price_decimal, trade.price_float  # 7012345, Decimal('70123.45'), 70123.45
+    trade.price, trade.price_decimal, trade.price_float  # 7012345, Decimal('70123.45'), 70123.45
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from mdring.callbacks import Columns
 from mdring.instrument import Instrument, InstrumentTable
 from mdring.record import BBO, STATUS, TRADE, UNDEFINED_PRICE, Aggressor, DataType, Flags, Reason, State
 
@@ -158,54 +157,19 @@ class Status(Event, frozen=True, gc=False):
         return self.detail_bytes.decode(errors="replace")
 
 
-def _columns(view: np.dtype[np.void], *names: str) -> np.dtype[np.void]:
-    """The dtype of some fields of a view, in this order, in place."""
-    fields = view.fields
-    assert fields is not None
-    return np.dtype(
-        {
-            "names": list(names),
-            "formats": [fields[name][0] for name in names],
-            "offsets": [fields[name][1] for name in names],
-            "itemsize": view.itemsize,
-        }
-    )
-
-
 _COMMON: Final = (
     "seq", "ts_event", "ts_recv", "ts_seq", "instrument_id", "venue_id", "flags", "channel_seq", "venue_seq"
 )  # fmt: skip
-_TRADE_COLUMNS: Final = _columns(
-    TRADE, *_COMMON, "aggressor", "price", "size", "trade_id", "trade_id_high", "trade_id_format", "trade_count"
+TRADE_COLUMNS: Final = Columns(
+    TRADE,
+    (*_COMMON, "aggressor", "price", "size", "trade_id", "trade_id_high", "trade_id_format", "trade_count"),
 )
-_BBO_COLUMNS: Final = _columns(BBO, *_COMMON, "bid_price", "bid_size", "ask_price", "ask_size")
-_STATUS_COLUMNS: Final = _columns(
-    STATUS, *_COMMON, "state", "reason", "data_type", "count", "expected", "found", "detail"
-)
-_INSTRUMENT_ID: Final = _COMMON.index("instrument_id")
-EventType = TypeVar("EventType", bound=Event)
+BBO_COLUMNS: Final = Columns(BBO, (*_COMMON, "bid_price", "bid_size", "ask_price", "ask_size"))
+STATUS_COLUMNS: Final = Columns(
+    STATUS, (*_COMMON, "state", "reason", "data_type", "count", "expected", "found", "detail")
+)  # fmt: skip
 
 
-def trades_of(trades: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Trade]:
-    """TRADE records as objects."""
-    return _events(trades.view(_TRADE_COLUMNS), instruments, Trade)
-
-
-def bbos_of(bbos: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Bbo]:
-    """BBO records as objects."""
-    return _events(bbos.view(_BBO_COLUMNS), instruments, Bbo)
-
-
-def statuses_of(statuses: npt.NDArray[np.void], instruments: InstrumentTable) -> Iterator[Status]:
+def statuses_of(statuses: npt.NDArray[np.void], instruments: InstrumentTable) -> list[Status]:
     """STATUS records as objects."""
-    return _events(statuses.view(_STATUS_COLUMNS), instruments, Status)
-
-
-def _events(
-    rows: npt.NDArray[np.void], instruments: InstrumentTable, make: Callable[..., EventType]
-) -> Iterator[EventType]:
-    by_id = instruments.by_id
-    row: tuple[Any, ...]
-    for row in rows.tolist():
-        instrument_id = row[_INSTRUMENT_ID]
-        yield make(*row, by_id(instrument_id) if instrument_id else None)
+    return STATUS_COLUMNS.events(statuses, Status, instruments.by_id)

@@ -277,7 +277,7 @@ class Run:
 
     def _status(self, which: str) -> Status | None:
         record = self._row[which]
-        return next(statuses_of(record, self.instruments)) if record["seq"][0] else None
+        return statuses_of(record, self.instruments)[0] if record["seq"][0] else None
 
     def _read(self, name: str) -> tuple[Instrument, _Head]:
         """Copy an instrument's row; its head then says up to which seq the row is the newest."""

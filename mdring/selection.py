@@ -30,6 +30,7 @@ class Selection:
         self.kinds = None if kinds is None else frozenset(Kind(kind) for kind in kinds)
         self.patterns = None if patterns is None else _listed(patterns)
         self._mask = np.zeros(0, dtype=bool)
+        self._kind_mask = np.array([self.kinds is None or kind in self.kinds for kind in range(256)])
 
     @property
     def is_everything(self) -> bool:
@@ -58,13 +59,12 @@ class Selection:
         return sorted({row.id for pattern in self.patterns for row in table.select(pattern)})
 
     def union(self, other: Selection) -> Selection:
-        """What either wants."""
-        wider = Selection()
-        if self.kinds is not None and other.kinds is not None:
-            wider.kinds = self.kinds | other.kinds
+        """What either wants: this very selection, if the other wants no more."""
+        kinds = None if self.kinds is None or other.kinds is None else self.kinds | other.kinds
+        patterns = None
         if self.patterns is not None and other.patterns is not None:
-            wider.patterns = self.patterns + other.patterns
-        return wider
+            patterns = self.patterns + tuple(name for name in other.patterns if name not in self.patterns)
+        return self if (kinds, patterns) == (self.kinds, self.patterns) else Selection(kinds, patterns)
 
     def refresh(self, table: InstrumentTable) -> bool:
         """Judge the instruments that joined the table meanwhile; whether there were any."""
@@ -93,7 +93,7 @@ class Selection:
         if self.patterns is not None:
             wanted &= self._mask[batch["instrument_id"]]
         if self.kinds is not None:
-            wanted &= np.isin(batch["kind"], [int(kind) for kind in self.kinds])
+            wanted &= self._kind_mask[batch["kind"]]
         return wanted
 
 

@@ -23,17 +23,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from types import FrameType
+from typing import Final
 
 from mdring.book import Book
+from mdring.callbacks import Callbacks, Columns
 from mdring.consumer import Batch, Consumer, Patterns, Start, attach
 from mdring.delivery import Delivery
-from mdring.event import Bbo, Event, Status, Trade, bbos_of, statuses_of, trades_of
-from mdring.record import Flags, Kind
+from mdring.event import BBO_COLUMNS, STATUS_COLUMNS, TRADE_COLUMNS, Bbo, Event, Status, Trade
+from mdring.record import Kind
 from mdring.run_folder import RUNS_DIRECTORY
 from mdring.selection import BOOK_KINDS
 
@@ -79,7 +77,11 @@ class StopStrategy(Exception):
     """Ends a strategy; raised by ``Strategy.stop`` and by SIGTERM."""
 
 
-_EVENT_KINDS: Final = {"on_trade": Kind.TRADE, "on_bbo": Kind.BBO, "on_status": Kind.STATUS}
+_CALLS: Final[dict[str, tuple[Kind, Columns, type[Event]]]] = {
+    "on_trade": (Kind.TRADE, TRADE_COLUMNS, Trade),
+    "on_bbo": (Kind.BBO, BBO_COLUMNS, Bbo),
+    "on_status": (Kind.STATUS, STATUS_COLUMNS, Status),
+}
 
 
 def run(
@@ -110,7 +112,7 @@ def run(
     if books is None and "on_book" in overridden:
         books = True if instruments is None else list(instruments)
     if kinds is None and "on_batch" not in overridden:
-        kinds = {_EVENT_KINDS[callback] for callback in overridden & _EVENT_KINDS.keys()}
+        kinds = {_CALLS[callback][0] for callback in overridden & _CALLS.keys()}
         kinds |= BOOK_KINDS if "on_book" in overridden else {Kind.STATUS}
     with attach(
         run, instruments=instruments, kinds=kinds, start=start, books=books, delivery=delivery, interval_s=interval_s,
@@ -138,21 +140,35 @@ class _Driver:
         # Group by group only if somebody looks: else a batch of deltas is applied in one native pass.
         self._by_group = in_order and "on_book" in overridden
         tape.applies_books = not self._by_group
-        self._wanted = np.zeros(256, dtype=bool)
-        for callback in overridden & _EVENT_KINDS.keys():
-            self._wanted[_EVENT_KINDS[callback]] = True
+        self._callbacks = Callbacks(
+            tape.instrument,
+            {_CALLS[name][0]: (*_CALLS[name][1:], getattr(strategy, name)) for name in overridden & _CALLS.keys()},
+            strategy.on_book if self._by_group else None,
+        )
+        self._calls_events = self._by_group or bool(overridden & _CALLS.keys())
         self._lost = 0
-        self._current = _Current()
+        self._current: object = None  # what a callback has; None: what the last of self._callbacks had
 
     def drive(self) -> None:
         """Until the run ends or the strategy is stopped."""
-        with self._current, _stopped_by_signals():
+        with _stopped_by_signals():
             try:
                 self._strategy.on_start()
                 self._loop()
             except (StopStrategy, KeyboardInterrupt):
                 pass
+            except BaseException as error:
+                self._note(error)
+                raise
             self._strategy.on_stop()
+
+    def _note(self, error: BaseException) -> None:
+        """Name the record that the callback was given."""
+        what = self._callbacks.current if self._current is None else self._current
+        if isinstance(what, Book):
+            what = f"in on_book, {self._tape.instrument(what.instrument_id).name} at seq {what.seq}"
+        if what is not None:
+            error.add_note(f"mdring: the strategy's last record: {what}")
 
     def _loop(self) -> None:
         due_ns = time.monotonic_ns() + self._timer_ns
@@ -173,74 +189,21 @@ class _Driver:
 
     def _deliver(self, batch: Batch) -> None:
         if "on_batch" in self._overridden:
-            self._current.what = f"in on_batch, seq {batch['seq'][0]} to {batch['seq'][-1]}"
+            self._current = f"in on_batch, seq {batch['seq'][0]} to {batch['seq'][-1]}"
             self._strategy.on_batch(batch)
-        if self._by_group:
-            self._deliver_by_group(batch)
-            return
-        self._deliver_events(batch)
-        if "on_book" in self._overridden:
+            self._current = None
+        if self._calls_events:
+            self._callbacks.deliver(batch, self._tape.books)
+        if "on_book" in self._overridden and not self._by_group:
             self._tell_books(self._tape.changed_books)
-
-    def _deliver_by_group(self, batch: Batch) -> None:
-        """Callbacks between the event groups that change books, in the order of the tape."""
-        books = self._tape.books
-        assert books is not None
-        begin = 0
-        for end in _ends_of_book_groups(batch):
-            self._deliver_events(batch[begin:end])
-            books.apply(batch[begin:end])
-            self._tell_books(books.changed)
-            begin = end
-        self._deliver_events(batch[begin:])
-        books.apply(batch[begin:])
 
     def _tell_books(self, changed: list[int]) -> None:
         books = self._tape.books
         assert books is not None
         for instrument_id in changed:
-            book = books[instrument_id]
-            self._current.what = f"in on_book, {self._tape.instrument(instrument_id).name} at seq {book.seq}"
+            self._current = book = books[instrument_id]
             self._strategy.on_book(book)
-
-    def _deliver_events(self, batch: Batch) -> None:
-        kinds = batch["kind"]
-        places = np.flatnonzero(self._wanted[kinds])
-        if not len(places):
-            return
-        table = self._tape.instruments
-        events: dict[int, Iterator[Event]] = {
-            Kind.TRADE: trades_of(batch[kinds == Kind.TRADE], table) if self._wanted[Kind.TRADE] else iter(()),
-            Kind.BBO: bbos_of(batch[kinds == Kind.BBO], table) if self._wanted[Kind.BBO] else iter(()),
-            Kind.STATUS: statuses_of(batch[kinds == Kind.STATUS], table) if self._wanted[Kind.STATUS] else iter(()),
-        }
-        callbacks: dict[int, Any] = {kind: getattr(self._strategy, callback) for callback, kind in _EVENT_KINDS.items()}
-        for kind in kinds[places].tolist():
-            self._current.what = event = next(events[kind])
-            callbacks[kind](event)
-
-
-def _ends_of_book_groups(batch: Batch) -> list[int]:
-    """Where each event group that holds book records ends (the place after its last record)."""
-    ends = np.flatnonzero(batch["flags"] & np.uint8(Flags.LAST))
-    book = np.flatnonzero((batch["kind"] == Kind.LEVEL) | (batch["kind"] == Kind.CLEAR))
-    group: npt.NDArray[np.intp] = np.unique(np.searchsorted(ends, book))
-    return [int(end) + 1 for end in ends[group[group < len(ends)]]]
-
-
-class _Current:
-    """The record that a callback has, for the note on its exception."""
-
-    what: object = None
-
-    def __enter__(self) -> None:
-        self.what = None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and self.what is not None:
-            error.add_note(f"mdring: the strategy's last record: {self.what}")
+        self._current = None
 
 
 @contextmanager

@@ -25,8 +25,8 @@ PORT = (
     "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.chain", "feed.direct", "record", "symbol",
 )  # fmt: skip
 CONSUMING = (
-    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "event", "strategy", "consolidated",
-    "last_value", "book", "journal",
+    "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "callbacks", "event", "strategy",
+    "consolidated", "last_value", "book", "journal",
 )  # fmt: skip
 
 MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {

@@ -89,6 +89,7 @@ cdef class BookSet:
     cdef bint applying
 
     cdef int check_idle(self) except -1
+    cdef int apply_records(self, const uint8_t *records, int64_t count) except -1
     cdef mdring_book *find(self, object instrument_id) except NULL
 
 

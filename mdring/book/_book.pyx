@@ -180,20 +180,25 @@ cdef class BookSet:
                 count = view.len // view.itemsize
             elif count > view.len // view.itemsize:
                 raise ValueError(f"{count} records of a batch of {view.len // view.itemsize}")
-            self.check_idle()
-            self.applying = True
-            with nogil:
-                mdring_books_apply(&self.books, <const uint8_t *>view.buf, count)
-            self.applying = False
+            self.apply_records(<const uint8_t *>view.buf, count)
         finally:
             PyBuffer_Release(&view)
+        return self.books.changed_count
+
+    cdef int apply_records(self, const uint8_t *records, int64_t count) except -1:
+        """``apply``, of memory that holds so many records."""
+        self.check_idle()
+        self.applying = True
+        with nogil:
+            mdring_books_apply(&self.books, records, count)
+        self.applying = False
         if self.books.out_of_memory:
             self.books.out_of_memory = False
             raise MemoryError("a book was invalidated, or an instrument left out, for want of memory")
         if self.books.id_out_of_range:
             self.books.id_out_of_range = False
             raise ValueError(f"a record names an instrument id not below {self.books.max_instruments}")
-        return self.books.changed_count
+        return 0
 
     @property
     def changed(self):

@@ -377,7 +377,7 @@ def main(arguments: list[str] | None = None) -> int:
     pin_to_core(venue.cpu)
     control = socket.socket(fileno=options.control_fd)
     control.setblocking(False)
-    asyncio.run(_run(Worker(folder, config, venue, adapter_maker(venue), control), venue.idle))
+    __import__("uvloop" if os.environ.get("EXPUV") else "asyncio").run(_run(Worker(folder, config, venue, adapter_maker(venue), control), venue.idle))
     logger.info("stopped")
     return 0
 
