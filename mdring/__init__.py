@@ -28,36 +28,42 @@ The package in the order in which data flows through it:
 =====================  ======================================================================================
 """
 
-from mdring.book import PRICE_LEVEL, Book, BookSet
-from mdring.book.late_join import JoinError
-from mdring.consolidated import ConsolidatedBbo, Liveness
-from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
-from mdring.delivery import Delivery
-from mdring.event import Bbo, Status, Trade
-from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
-from mdring.last_value import LAST_BBO, AmbiguousInstrument, LastBbo, LastBook, LastStatus, LastTrade, Run, open_run
-from mdring.record import (
-    BBO,
-    CLEAR,
-    LAYOUT_VERSION,
-    LEVEL,
-    RECORD,
-    STATUS,
-    TRADE,
-    UNDEFINED_PRICE,
-    Aggressor,
-    DataType,
-    Flags,
-    Kind,
-    Reason,
-    Side,
-    State,
-    trade_id,
-)
-from mdring.ring.segment import LayoutMismatch
-from mdring.run_folder import RunError, RunNotFound
-from mdring.selection import UnknownInstrument
-from mdring.strategy import Strategy, run
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mdring.book import PRICE_LEVEL, Book, BookSet
+    from mdring.book.late_join import JoinError
+    from mdring.consolidated import ConsolidatedBbo, Liveness
+    from mdring.consumer import Batch, Consumer, RunEnded, Statistics, attach
+    from mdring.delivery import Delivery
+    from mdring.event import Bbo, Status, Trade
+    from mdring.instrument import INSTRUMENT, Instrument, InstrumentTable
+    from mdring.last_value import LAST_BBO, AmbiguousInstrument, LastBbo, LastBook, LastStatus, LastTrade, Run, open_run
+    from mdring.record import (
+        BBO,
+        CLEAR,
+        LAYOUT_VERSION,
+        LEVEL,
+        RECORD,
+        STATUS,
+        TRADE,
+        UNDEFINED_PRICE,
+        Aggressor,
+        DataType,
+        Flags,
+        Kind,
+        Reason,
+        Side,
+        State,
+        trade_id,
+    )
+    from mdring.ring.segment import LayoutMismatch
+    from mdring.run_folder import RunError, RunNotFound
+    from mdring.selection import UnknownInstrument
+    from mdring.strategy import Strategy, run
 
 __version__ = "0.1.0"
 
@@ -111,3 +117,59 @@ __all__ = [
     "run",
     "trade_id",
 ]
+
+_HOMES: Final[dict[str, tuple[str, ...]]] = {
+    "mdring.book": ("PRICE_LEVEL", "Book", "BookSet"),
+    "mdring.book.late_join": ("JoinError",),
+    "mdring.consolidated": ("ConsolidatedBbo", "Liveness"),
+    "mdring.consumer": ("Batch", "Consumer", "RunEnded", "Statistics", "attach"),
+    "mdring.delivery": ("Delivery",),
+    "mdring.event": ("Bbo", "Status", "Trade"),
+    "mdring.instrument": ("INSTRUMENT", "Instrument", "InstrumentTable"),
+    "mdring.last_value": (
+        "LAST_BBO",
+        "AmbiguousInstrument",
+        "LastBbo",
+        "LastBook",
+        "LastStatus",
+        "LastTrade",
+        "Run",
+        "open_run",
+    ),
+    "mdring.record": (
+        "BBO",
+        "CLEAR",
+        "LAYOUT_VERSION",
+        "LEVEL",
+        "RECORD",
+        "STATUS",
+        "TRADE",
+        "UNDEFINED_PRICE",
+        "Aggressor",
+        "DataType",
+        "Flags",
+        "Kind",
+        "Reason",
+        "Side",
+        "State",
+        "trade_id",
+    ),
+    "mdring.ring.segment": ("LayoutMismatch",),
+    "mdring.run_folder": ("RunError", "RunNotFound"),
+    "mdring.selection": ("UnknownInstrument",),
+    "mdring.strategy": ("Strategy", "run"),
+}
+_HOME: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported when it is first used: most processes of a run need few of them."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mdring' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

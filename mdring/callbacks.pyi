@@ -7,7 +7,7 @@ import numpy.typing as npt
 from mdring.book import Book, BookSet
 from mdring.instrument import Instrument
 
-EventType = TypeVar("EventType")
+_EventType = TypeVar("_EventType")
 
 @final
 class Columns:
@@ -15,8 +15,8 @@ class Columns:
 
     def __init__(self, view: np.dtype[np.void], names: Sequence[str]) -> None: ...
     def events(
-        self, records: npt.NDArray[np.void], make: Callable[..., EventType], by_id: Callable[[int], Instrument]
-    ) -> list[EventType]:
+        self, records: npt.NDArray[np.void], make: Callable[..., _EventType], by_id: Callable[[int], Instrument]
+    ) -> list[_EventType]:
         """``make(*values, instrument)`` of each record; ``by_id`` gives the instrument, None where the id is 0."""
 
 @final
