@@ -283,7 +283,8 @@ class Adapter(ABC):
 
     @abstractmethod
     def metadata_requests(self) -> Sequence[Fetch]:
-        """What to fetch to learn the metadata of all instruments that the adapter can serve."""
+        """What to fetch to learn the metadata of all instruments that the adapter can serve; if it was made with
+        subscriptions, at least of those."""
 
     @abstractmethod
     def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:

@@ -109,15 +109,18 @@ class ListingSource:
         cache: ListingCache,
         patience_s: float,
         tasks: asyncio.TaskGroup,
+        is_of_use: Callable[[Listing], bool] = lambda listing: True,
         on_recalled: Callable[[Listing], None] = lambda listing: None,
         on_late: Callable[[Listing, Listing], None] = lambda recalled, live: None,
     ) -> None:
-        """``learn`` asks the venue until it answers, or raises AttemptsExhausted. ``on_recalled`` is told that the
-        file's list is used; ``on_late``, given that one and the live one, that the venue has answered after all."""
+        """``learn`` asks the venue until it answers, or raises AttemptsExhausted. ``is_of_use`` says whether the file's
+        list has anything of what is wanted, ``on_recalled`` is told that it is used, and ``on_late``, given that one
+        and the live one, that the venue has answered after all."""
         self._learn = learn
         self._cache = cache
         self._patience_s = patience_s
         self._tasks = tasks
+        self._is_of_use = is_of_use
         self._on_recalled = on_recalled
         self._on_late = on_late
 
@@ -126,27 +129,31 @@ class ListingSource:
         learning = self._tasks.create_task(self._learn_and_store(), name="metadata")
         if self._cache.path.exists():
             await asyncio.wait([learning], timeout=self._patience_s)
-            if not learning.done() or learning.result() is None:
-                try:
-                    recalled = self._cache.load()
-                except ListingUnusable as error:
-                    logger.error("the list of instruments kept on disk is of no use: %s", error)
-                else:
-                    self._recall(recalled, learning)
-                    return recalled
+            recalled = None if learning.done() and learning.result() is not None else self._recall()
+            if recalled is not None:
+                self._tasks.create_task(self._await_late(learning, recalled), name="late metadata")
+                return recalled
         live = await learning
         if live is None:
             raise AttemptsExhausted
         return live
 
-    def _recall(self, recalled: Listing, learning: asyncio.Task[Listing | None]) -> None:
+    def _recall(self) -> Listing | None:
+        """The list from the file, if it is of use."""
+        try:
+            recalled = self._cache.load()
+        except ListingUnusable as error:
+            logger.error("the list of instruments kept on disk is of no use: %s", error)
+            return None
+        if not self._is_of_use(recalled):
+            logger.error("the list of instruments in %s has none of those that are wanted", self._cache.path)
+            return None
         logger.warning(
             "the venue gives no list of its instruments: going on with the %d of %s from %s",
             len(recalled.instruments), recalled.learnt_at, self._cache.path,
         )  # fmt: skip
         self._on_recalled(recalled)
-        if not learning.done():
-            self._tasks.create_task(self._await_late(learning, recalled), name="late metadata")
+        return recalled
 
     async def _await_late(self, learning: asyncio.Task[Listing | None], recalled: Listing) -> None:
         live = await learning

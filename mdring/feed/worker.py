@@ -54,7 +54,7 @@ from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.rest_budget import RestBudget
 from mdring.feed.session import SessionSettings
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
-from mdring.feed.subscriptions import AdapterMaker, adapter_maker, learners, resolve, wishes_of
+from mdring.feed.subscriptions import AdapterMaker, Resolved, adapter_maker, learners, resolve, wishes_of
 from mdring.feed.transport import Timeouts, tls_for
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
@@ -169,6 +169,7 @@ class Worker:
         source = ListingSource(
             lambda: learn(self._learners, fetcher, self._backoff(), self._on_metadata_failure),
             self._cache, self._venue.connection.metadata_timeout_ms / 1000, tasks,
+            lambda recalled: bool(self._resolve(recalled.instruments).subscriptions),
             self._on_recalled_listing, self._on_late_listing,
         )  # fmt: skip
         try:
@@ -189,10 +190,13 @@ class Worker:
             self.lives.append(life)
             tasks.create_task(life.run(), name=f"connection {connection.connection}")
 
+    def _resolve(self, infos: Mapping[str, InstrumentInfo]) -> Resolved:
+        return resolve(self._wishes, infos, type(self._adapter))
+
     async def _subscribe(self, infos: Mapping[str, InstrumentInfo]) -> Sequence[Connection]:
         """Make the adapter that feeds, give it a channel for each instrument that can be had, reject the others;
         return the connections that it wants."""
-        resolved = resolve(self._wishes, infos, type(self._adapter))
+        resolved = self._resolve(infos)
         rows = await declare(self._control, self._table, self._venue.id, resolved.infos)
         channels = {name: self._channel(row) for name, row in rows.items()}
         subscriptions = [entry for entry in resolved.subscriptions if entry.instrument in rows]
@@ -259,7 +263,7 @@ class Worker:
     def _on_late_listing(self, recalled: Listing, live: Listing) -> None:
         """The venue has answered after all. What it says otherwise is used from the next start on."""
         logger.info("the venue has given the list of its instruments, which was missing at the start")
-        wanted = resolve(self._wishes, live.instruments, type(self._adapter)).subscriptions
+        wanted = self._resolve(live.instruments).subscriptions
         for difference in differences(recalled, live, self._subscribed, [entry.instrument for entry in wanted]):
             logger.warning("%s: restart the worker to go on with that", difference)
             self.counters.set_error(f"metadata: {difference}; restart to go on with that")

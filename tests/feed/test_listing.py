@@ -125,8 +125,9 @@ class Answer:
 
     def source(self, cache: ListingCache, tasks: asyncio.TaskGroup, patience_s: float = 0.01) -> ListingSource:
         return ListingSource(
-            self, cache, patience_s, tasks, self.recalled.append, lambda old, new: self.late.append((old, new))
-        )
+            self, cache, patience_s, tasks, lambda listing: "X" not in listing.instruments,
+            self.recalled.append, lambda old, new: self.late.append((old, new)),
+        )  # fmt: skip
 
 
 def run(body: Callable[[asyncio.TaskGroup], Awaitable[None]]) -> None:
@@ -208,6 +209,21 @@ def test_damaged_list_is_told_and_the_venue_waited_for(cache: ListingCache, capl
     with caplog.at_level(logging.ERROR):
         run(body)
     assert str(cache.path) in caplog.text
+
+
+def test_list_that_is_of_no_use_is_told_and_the_venue_waited_for(
+    cache: ListingCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(tasks: asyncio.TaskGroup) -> None:
+        cache.store(listing("X"))
+        answer = Answer(listing("A"))
+        asyncio.get_running_loop().call_later(0.05, answer.given.set)
+        assert list((await answer.source(cache, tasks).first()).instruments) == ["A"]
+        assert answer.recalled == answer.late == []
+
+    with caplog.at_level(logging.ERROR):
+        run(body)
+    assert "none of those that are wanted" in caplog.text
 
 
 def test_list_that_cannot_be_kept_is_used_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

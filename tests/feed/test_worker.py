@@ -13,7 +13,8 @@ from msgspec import structs
 
 from mdring.config import SubscriptionConfig
 from mdring.counters import Counter
-from mdring.feed.adapter import Endpoints, Limits, Subscription
+from mdring.feed.adapter import Endpoints, InstrumentInfo, Limits, Subscription
+from mdring.feed.listing import Listing, ListingCache
 from mdring.feed.rest_budget import RestBudget
 from mdring.record import STATUS, DataType, Kind, Reason, State
 from mdring.run_folder import rest_budgets
@@ -314,6 +315,24 @@ def test_damaged_list_on_disk_is_named_and_the_venue_waited_for(
                 venue.rest_status = 200
                 await run.until_told(State.CONNECTED)
             assert kept.read_bytes().endswith(b"}")
+
+    patiently(main())
+
+
+def test_list_on_disk_that_has_nothing_of_what_is_wanted_now_is_not_used(run_folder: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with PaperVenue() as venue:
+            run = WorkerRun(run_folder, tmp_path, paper_config(venue, metadata_timeout_ms=1))
+            other = InstrumentInfo("OTHER", "OTHER-X", -2, 0)
+            ListingCache(run.config.listing("paper"), "paper", venue.rest_url).store(Listing(1, {"OTHER": other}))
+            venue.rest_status = 503
+            async with run.worker() as worker:
+                await run.until_counter(Counter.FETCH_ERRORS, 5)
+                assert worker.counters.load(Counter.METADATA_NS) == 0
+                venue.rest_status = 200
+                await run.until_told(State.SYNCED)
+            assert State.REJECTED not in {told.state for told in run.told(Kind.STATUS)}
+            assert run.counters.load(Counter.METADATA_NS) > 1
 
     patiently(main())
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mdring.config import from_json
+from mdring.book.table import BookTable
+from mdring.config import BooksConfig, SubscriptionConfig, from_json
 from mdring.counters import Counter
+from mdring.instrument import InstrumentTable
 from mdring.ring import segment
 from mdring.ring._ring import Words
 from mdring.ring.segment import RunState
@@ -152,6 +154,23 @@ def test_of_many_who_claim_a_run_at_once_one_gets_it_each_time(runs: Path) -> No
     assert [claimer.returncode for claimer in claimers] == [0] * 4
     assert sum(won) > 0
     assert not runs.exists()
+
+
+@pytest.mark.parametrize(("more", "rows", "books"), [({}, 4096, 256), ({"match": "*"}, 8192, 8192)])
+def test_instruments_that_nobody_can_count_yet_have_room(
+    runs: Path, more: dict[str, str], rows: int, books: int
+) -> None:
+    config = small_config(runs)
+    (venue,) = config.venues
+    pattern = tuple(SubscriptionConfig(data_types=("trade",), **more) for _ in more)
+    venue = msgspec.structs.replace(venue, subscriptions=(*venue.subscriptions, *pattern))
+    config = msgspec.structs.replace(config, venues=(venue,), books=BooksConfig(checkpoint_bytes=1 << 20))
+    claim = claim_run(runs / "test")
+    RunSegments.create(claim.folder, config, run_id=7)
+    assert InstrumentTable.attach(claim.folder.instruments).segment.slot_count == rows
+    assert claim.folder.channels(venue.id).stat().st_size == segment.HEADER_SIZE + 64 * rows
+    assert BookTable.attach(claim.folder.books).segment.slot_count == books
+    claim.release()
 
 
 def test_the_segments_of_a_run_are_ready_to_be_written_by_their_processes(runs: Path) -> None:
