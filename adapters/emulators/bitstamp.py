@@ -95,22 +95,26 @@ class Stamps:
 
 
 class Snapshots:
-    """The book as REST has it: made anew every so often, so in between it lies behind."""
+    """The book as REST has it: made anew every so often, so in between it lies behind.
 
-    def __init__(self, book: Book, stamps: Stamps, host: Host, interval_s: float) -> None:
-        self._book = book
-        self._stamps = stamps
+    With each one the diff that is being collected is sent. Else that would hide a change that is in the book already,
+    and is taken back before the diff is sent.
+    """
+
+    def __init__(self, product: Product, host: Host, interval_s: float) -> None:
+        self._product = product
         self._host = host
         self._interval_us = round(interval_s * 1_000_000)
         self._made_us = 0
-        self._newest = book.depth()
+        self._newest = product.book.depth()
 
     def on_change(self) -> None:
         """The book has changed."""
         now_us = self._host.now_ns() // US
         if now_us - self._made_us >= self._interval_us:
-            self._made_us = self._stamps.moment(now_us)
-            self._newest = self._book.depth()
+            self._product.diffs.send()
+            self._made_us = self._product.stamps.moment(now_us)
+            self._newest = self._product.book.depth()
 
     def newest(self) -> tuple[int, Depth]:
         """Its microtimestamp, and itself."""
@@ -119,8 +123,10 @@ class Snapshots:
 
     def stale(self, lag: int) -> tuple[int, Depth]:
         """The same as it was so many changes before, or as early as the book remembers."""
-        update_id = self.newest()[1].update_id - lag
-        return self._stamps.of(update_id), self._book.at(max(update_id, self._book.oldest_update_id))
+        book = self._product.book
+        wanted = self.newest()[1].update_id - lag
+        update_id = max((sent for sent in self._product.diffs.sent_ids if sent <= wanted), default=wanted)
+        return self._product.stamps.of(update_id), book.at(max(update_id, book.oldest_update_id))
 
 
 # ---- streams ----------------------------------------------------------------------------------------------
@@ -154,7 +160,13 @@ class DiffStream(Stream):
     def __init__(self, product: Product, host: Host, interval_s: float) -> None:
         super().__init__(f"diff_order_book_{product.name}", "data")
         self._product = product
+        self.sent_ids: deque[int] = deque(maxlen=product.book.history_limit)  # between diffs the book was at these
         self.window = DepthWindow(product.book, host, interval_s, WHOLE_BOOK, self._on_delta)
+
+    def send(self) -> None:
+        """What there is now, if somebody listens."""
+        if self.sessions:
+            self.window.flush()
 
     def join(self, session: BitstampSession) -> None:
         self.window.flush()  # the first diff begins here
@@ -166,6 +178,7 @@ class DiffStream(Stream):
         self.window.open = bool(self.sessions)
 
     def _on_delta(self, delta: Delta) -> None:
+        self.sent_ids.append(delta.last)
         self.publish(self._product.book_text(self._product.stamps.of(delta.last), delta.bids, delta.asks))
 
 
@@ -248,10 +261,10 @@ class Product:
         self.price = decimal_formatter(spec.price_exponent, self.price_decimals)
         self.size = decimal_formatter(spec.size_exponent, self.size_decimals)
         self.stamps = Stamps(book, host.now_ns() // US)
-        self.snapshots = Snapshots(book, self.stamps, host, options.snapshot_interval_s)
         self.contract = None if self.is_spot else Contract(market, book)
         spot = self.is_spot
         self.diffs = DiffStream(self, host, options.diff_interval_s if spot else options.perpetual_diff_interval_s)
+        self.snapshots = Snapshots(self, host, options.snapshot_interval_s)
         self.books = BookStream(self, host, options.book_interval_s if spot else options.perpetual_book_interval_s)
         self.trades = Stream(f"live_trades_{name}", "trade")
         self.others = [] if spot else [FundingStream(self, host, options.funding_interval_s)]

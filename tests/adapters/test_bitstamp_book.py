@@ -331,6 +331,16 @@ def test_one_book_is_audited_at_a_time_the_one_that_has_waited_longest() -> None
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_audits_of_true_books_find_nothing(seed: int) -> None:
+    loop = Loopback("bitstamp", seed=seed, rate=150, options={"audit_s": 60})
+    loop.run(130.0)
+    calls = sum(count for path, count in loop.rest_calls.items() if "order_book" in path)
+    assert calls >= 3 * len(loop.names(DataType.BOOK))  # one to begin with, two audits
+    counts = loop.adapter.counts
+    assert (counts.gaps, counts.resyncs, counts.ignored) == (0, 0, 0) and loop.errors == []
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_lost_diffs_are_found_within_an_audits_time(seed: int) -> None:
     loop = Loopback("bitstamp", seed=seed, rate=60, options={"audit_s": 60})
     loop.run(5.0)

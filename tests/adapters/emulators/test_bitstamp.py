@@ -13,7 +13,9 @@ import pytest
 
 from mdring.emulator.faults import Fault, FaultKind
 from mdring.emulator.host import VenueHost
+from mdring.emulator.market import Change
 from mdring.emulator.server import EmulatorConfig, EmulatorServer
+from mdring.record import Side
 from tests.emulator.bench import run
 
 TEXT, CLOSE, CLOSED = aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED
@@ -206,6 +208,33 @@ def test_book_put_together_as_documented_is_the_true_book(market: str) -> None:
                             del levels[price]
                         else:
                             levels[price] = size
+
+    run(main())
+
+
+def test_change_that_is_taken_back_after_a_rest_book_was_made_is_told() -> None:
+    """A window that compares only its begin and its end would hide it from whoever begins with that book."""
+
+    async def main() -> None:
+        async with bitstamp(diff_interval_s=0.2) as venue:
+            await venue.subscribed(f"diff_order_book_{SPOT}")
+            emulator = venue.host.emulator
+            book = emulator.book_of(SPOT)
+            price = book.bids.best
+            size = book.bids.sizes[price]
+
+            def change(new: int) -> None:
+                emulator.on_events([Change(book.index, book.apply(Side.BID, price, new), Side.BID, price, new)])
+
+            change(3 * size)
+            _, image = await venue.get(f"order_book/{SPOT}/")
+            assert image["bids"][0] == emulator.level_text(book, (price, 3 * size))
+            change(size)
+            while True:
+                delta = (await venue.receive())["data"]
+                if int(delta["microtimestamp"]) > int(image["microtimestamp"]):
+                    break
+            assert delta["bids"] == [emulator.level_text(book, (price, size))]
 
     run(main())
 
