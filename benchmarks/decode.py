@@ -4,10 +4,10 @@
 
     frames of a capture ──▶ Driver.on_frame ──▶ adapter ──▶ Emit ──▶ venue ring ──▶ BookSet (to check, not timed)
 
-The capture is real traffic if there is any (``../shared/captures``, or the folder that MDRING_CAPTURES names), else
-one that is made of the emulated venue. Each pass goes over it with a new adapter, so books are synchronised and their
-sequence numbers checked as in a live worker; REST answers come from the capture at once. Peers do the same with the
-same frames, and the books of all must agree at the end. Times are CPU time, on one core.
+The captures are real traffic if there is any (``../shared/captures``, or the folder that MDRING_CAPTURES names), and
+one that is made of the emulated Binance. Each pass goes over it with a new adapter, so books are synchronised, their
+numbers and checksums checked as in a live worker; REST answers come from the capture at once. Peers do the same
+with the same frames, and the books of all must agree at the end. Times are CPU time, on one core.
 
 The limit is msgspec alone: the same frames, into the same typed structs, and nothing else.
 """
@@ -17,12 +17,13 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -35,13 +36,22 @@ from benchmarks.peers import environment
 from mdring.book import BookSet
 from mdring.capture import CaptureEvent, Responses, learn_metadata, read_capture
 from mdring.counters import POSITIONS_WORD, Counter, Counters
-from mdring.feed.adapter import Adapter, Fetch, InstrumentInfo, Response, Send, Subscription, load_adapter
+from mdring.feed.adapter import (
+    Adapter,
+    Fetch,
+    InstrumentInfo,
+    Response,
+    Send,
+    Subscription,
+    load_adapter,
+)
 from mdring.feed.channels import ChannelStore
 from mdring.feed.driver import Driver
 from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.states import ConnectionStates
+from mdring.feed.subscriptions import learners
 from mdring.record import RECORD, DataType, Flags, Reason
 from mdring.run_folder import RunFolder
 
@@ -54,6 +64,13 @@ _RING_SLOTS: Final = 65_536
 _INSTRUMENTS: Final = ("NKNUSDT", "BLZETH", "LRCBTC", "RUNEEUR")
 _OPTIONS: Final = {"trade_stream": "aggTrade"}
 _UNWANTED: Final = "@kline"
+# How the messages of the other venues name the instruments that were subscribed to.
+_NAMES: Final = {
+    "bitstamp": r'"diff_order_book_(\w+)"',
+    "coinbase": r'"product_id":\s*"([^"]+)"',
+    "deribit": r'"instrument_name":\s*"([^"]+)"',
+    "okx": r'"channel":\s*"books",\s*"instId":\s*"([^"]+)"',
+}
 
 
 class _Link:
@@ -103,16 +120,16 @@ class _Fetcher:
 class Decoder:
     """A worker without sockets: its driver, publisher and ring, and an adapter that is new in each pass."""
 
-    def __init__(self, folder: RunFolder, infos: Sequence[InstrumentInfo], options: dict[str, str]) -> None:
+    def __init__(self, folder: RunFolder, venue: str, infos: Sequence[InstrumentInfo], options: dict[str, str]) -> None:
         self._folder = folder
         self._infos = infos
-        self._adapter_class = load_adapter("binance")
+        self._adapter_class = load_adapter(venue)
         self._options = msgspec.convert(options, self._adapter_class.options)
-        self.counters = Counters.open_as_writer(folder.counters("worker-binance"), os.getpid())
+        self.counters = Counters.open_as_writer(folder.counters(f"worker-{venue}"), os.getpid())
         self._sequencer = Counters.open_as_writer(folder.counters("sequencer"), os.getpid())
         self._publisher = Publisher(
-            attach_ring(folder.venue_ring("binance"), writable=True), 1, self._sequencer.words, self.counters,
-            ChannelStore.attach(folder.channels("binance")),
+            attach_ring(folder.venue_ring(venue), writable=True), 1, self._sequencer.words, self.counters,
+            ChannelStore.attach(folder.channels(venue)),
         )  # fmt: skip
         self._venue_channel = Channel("", 0, 1, 0, 0)
         self._channels = {
@@ -120,20 +137,24 @@ class Decoder:
             for number, info in enumerate(infos, 1)
         }
         self._publisher.add([self._venue_channel, *self._channels.values()])
-        self._reader = open_reader(folder.venue_ring("binance"))
+        self._reader = open_reader(folder.venue_ring(venue))
         self._batch = np.zeros(_RING_SLOTS, dtype=RECORD)
 
     def run(self, events: Sequence[CaptureEvent]) -> tuple[int, int, npt.NDArray[np.void], Adapter]:
         """One pass: ns of CPU in all, ns of these for REST answers, the records, the adapter."""
         adapter, driver, fetcher = self._fresh()
-        steps = [(event, event.payload if event.ev == "recv" else None) for event in events]
+        ours = {connection.connection for connection in adapter.connections()}
+        steps = [
+            (event, event.payload if event.ev == "recv" else None, event.conn if event.conn in ours else min(ours))
+            for event in events
+        ]
         gc.collect()
         start = time.thread_time_ns()
-        for event, payload in steps:
+        for event, payload, connection in steps:
             if payload is None:
                 fetcher.reach(event)
             else:
-                driver.on_frame(0, payload, event.ts)
+                driver.on_frame(connection, payload, event.ts)
         elapsed = time.thread_time_ns() - start
         count = self._reader.poll(self._batch)
         require(self._reader.lost == 0 and self._publisher.cursor == self._reader.position, "records are missing")
@@ -141,8 +162,9 @@ class Decoder:
         return elapsed, fetcher.snapshots_ns, self._batch[:count], adapter
 
     def _fresh(self) -> tuple[Adapter, Driver, _Fetcher]:
-        subscriptions = [Subscription(info.instrument, ALL) for info in self._infos]
-        adapter = self._adapter_class(self._adapter_class.endpoints, self._options, subscriptions)
+        adapter = self._adapter_class(
+            self._adapter_class.endpoints, self._options, [Subscription(info.instrument, ALL) for info in self._infos]
+        )
         states = ConnectionStates(self._venue_channel, self.counters)
         quarantine = Quarantine(self._folder.path / "quarantine.jsonl", 1 << 16)
         driver = Driver(adapter, self._publisher, states, quarantine, self.counters, self._venue_channel)
@@ -150,9 +172,13 @@ class Decoder:
         fetcher.driver = driver
         driver.fetcher = fetcher  # type: ignore[assignment]
         adapter.bind(self._channels)
-        driver.bind(self._channels, {0: list(self._channels)})
-        states.set_connections({0: list(self._channels.values())})
-        driver.on_connect(0, _Link())
+        connections = {one.connection: one.instruments for one in adapter.connections()}
+        driver.bind(self._channels, connections)
+        states.set_connections(
+            {number: [self._channels[name] for name in names] for number, names in connections.items()}
+        )
+        for number in connections:
+            driver.on_connect(number, _Link())
         return adapter, driver, fetcher
 
 
@@ -174,34 +200,76 @@ def books_of(records: npt.NDArray[np.void], infos: Sequence[InstrumentInfo]) -> 
     return tops
 
 
-def ours(
-    title: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
-) -> tuple[list[Result], Tops]:
-    """Frames and records per second of one core, and the books."""
-    frames = [event for event in events if event.ev == "recv"]
+class Figures(NamedTuple):
+    """Of the median pass, in ns: all of it, and what is left without the answers of REST; frames; records, in all and
+    without those of snapshots; and the books at the end."""
+
+    whole: float
+    plain: float
+    frames: int
+    records: int
+    deltas: int
+    books: npt.NDArray[np.void]
+
+
+def passes_over(
+    venue: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
+) -> Figures:
+    """Decode a capture again and again; the answer of each pass is checked."""
     times = np.zeros((passes, 2))
-    with run_folder(["binance"], ring_slots=_RING_SLOTS) as folder:
-        decoder = Decoder(folder, infos, options)
+    with run_folder([venue], ring_slots=_RING_SLOTS) as folder:
+        decoder = Decoder(folder, venue, infos, options)
         for number in range(passes):
             elapsed, snapshots, records, adapter = decoder.run(events)
             times[number] = elapsed, snapshots
             counts = adapter.counts
             require(counts.gaps == 0 and decoder.counters.load(Counter.REJECTS) == 0, "gaps or rejects")
-            require(counts.books_valid == len(infos), f"{counts.books_valid} of {len(infos)} books are in sync")
-            tops = books_of(records, infos)
-        deltas = int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum())
-        total = len(records)
-        del decoder
-    whole, plain = float(np.median(times[:, 0])), float(np.median(times[:, 0] - times[:, 1]))
+            require(counts.books_valid == counts.books > 0, f"{counts.books_valid} of {counts.books} books in sync")
+        figures = Figures(
+            float(np.median(times[:, 0])), float(np.median(times[:, 0] - times[:, 1])),
+            sum(event.ev == "recv" for event in events), len(records),
+            int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum()), records.copy(),
+        )  # fmt: skip
+        del decoder, records
+    return figures
+
+
+def ours(
+    title: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
+) -> tuple[list[Result], Tops]:
+    """Frames and records per second of one core, and the books."""
+    found = passes_over("binance", events, infos, options, passes)
+    frames = [event for event in events if event.ev == "recv"]
     return [
-        Result(name=f"{title}: frames", value=len(frames) / plain * 1e6, unit="k frames/s", more_is_better=True,
+        Result(name=f"{title}: frames", value=found.frames / found.plain * 1e6, unit="k frames/s", more_is_better=True,
                limit=msgspec_alone(frames, passes), limit_name="msgspec alone", contest=f"{title} frames"),
-        Result(name=f"{title}: records of frames", value=deltas / plain * 1e6, unit="k records/s",
+        Result(name=f"{title}: records of frames", value=found.deltas / found.plain * 1e6, unit="k records/s",
                more_is_better=True),
-        Result(name=f"{title}: with snapshots", value=len(frames) / whole * 1e6, unit="k frames/s",
+        Result(name=f"{title}: with snapshots", value=found.frames / found.whole * 1e6, unit="k frames/s",
                more_is_better=True, contest=f"{title} whole"),
-        Result(name=f"{title}: with snapshots", value=total / whole * 1e6, unit="k records/s", more_is_better=True),
-    ], tops  # fmt: skip
+        Result(name=f"{title}: with snapshots", value=found.records / found.whole * 1e6, unit="k records/s",
+               more_is_better=True),
+    ], books_of(found.books, infos)  # fmt: skip
+
+
+def recorded(venue: str, path: Path, passes: int) -> list[Result]:
+    """The real capture of any venue: whatever it holds of trades, quotes and books."""
+    adapter_class = load_adapter(venue)
+    events = [event for event in read_capture(path) if event.ev in ("recv", "http")]
+    text = "".join(event.text or "" for event in events if event.ev == "recv")
+    wishes = [Subscription(name, ALL) for name in dict.fromkeys(re.findall(_NAMES[venue], text))]
+    (learner, *_) = learners(
+        lambda wanted: adapter_class(adapter_class.endpoints, adapter_class.options(), wanted), wishes
+    )
+    known = {info.instrument: info for info in learn_metadata(learner, path)}
+    infos = [known[wish.instrument] for wish in wishes if wish.instrument in known]
+    found = passes_over(venue, events, infos, {}, passes)
+    return [
+        Result(name=f"{venue}, real capture", value=found.frames / found.whole * 1e6, unit="k frames/s",
+               more_is_better=True),
+        Result(name=f"{venue}, real capture", value=found.records / found.whole * 1e6, unit="k records/s",
+               more_is_better=True),
+    ]  # fmt: skip
 
 
 class _Message(msgspec.Struct, gc=False):
@@ -281,6 +349,8 @@ def run(options: argparse.Namespace) -> Sequence[Result]:
     real = CAPTURES / "binance.jsonl.gz"
     if real.exists():
         parts.append(("real", partial(decode, real, "real capture", _INSTRUMENTS, _OPTIONS, passes)))
+        others = [(venue, CAPTURES / f"{venue}.jsonl.gz") for venue in _NAMES]
+        parts += [(venue, partial(recorded, venue, path, passes)) for venue, path in others if path.exists()]
     else:
         console.print(f"[yellow]no real traffic in {CAPTURES}: only that of the emulated venue is measured[/]")
     with record_emulated(frames=2000) as (path, instruments):

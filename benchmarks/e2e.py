@@ -9,7 +9,8 @@ messages at fixed times (open loop: a late client makes no frame later than it w
 frame's ``send`` to the entry of the callback that it causes; each frame causes one. Books are checked at the end.
 The default idle strategy is measured at all rates, the others at the highest. cryptofeed gets the same load.
 
-The limit is half of a bare loopback TCP round trip between two processes.
+The limit is that of the wake-ups alone: as many processes in C that wake one another in the same ways at the same rate,
+and do nothing else.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import numpy.typing as npt
 
 import mdring
 from benchmarks import limits
-from benchmarks._harness import Part, Result, WrongAnswer, cores_for, latency, measure, require
+from benchmarks._harness import Part, Result, WrongAnswer, latency, measure, require
 from benchmarks.decode import Tops
 from benchmarks.peers import environment
 from mdring.book import Book
@@ -320,21 +321,24 @@ def delays(sent: Times, called: Times, skip: int) -> npt.NDArray[np.float64]:
     return taken
 
 
-def at_rate(idle: str, rate: int, duration_s: float, warm_up_s: float, limit: float) -> list[Result]:
-    """mdring's delay at a rate."""
+def at_rate(idle: str, rate: int, duration_s: float, warm_up_s: float) -> list[Result]:
+    """mdring's delay at a rate, and that of wake-ups alone."""
+    bare = limits.wake_chain(int(rate * max(1.0, duration_s / 2)), rate)
     frames = int(rate * (duration_s + warm_up_s))
     sent, called, late = ours(idle, frames, rate)
     taken = delays(sent, called, int(rate * warm_up_s))
     name = f"{rate} frames/s, {idle}"
     wanted = rate == TARGET_RATE and idle == DEFAULT_IDLE
     figures = [
-        latency(name, taken, limit=limit, limit_name="½ TCP round trip", target=TARGET_P50_US if wanted else None,
+        latency(name, taken, limit=float(np.median(bare)), limit_name="bare wake-ups",
+                target=TARGET_P50_US if wanted else None,
                 contest=f"e2e {rate}" if idle == DEFAULT_IDLE else "", axis="frames/s", series=f"mdring, {idle}",
                 at=rate),
     ]  # fmt: skip
     if wanted:
         p99 = float(np.quantile(taken, 0.99))
-        figures.append(Result(name="  its p99", value=p99, unit="µs", target=TARGET_P99_US))
+        figures.append(Result(name="  its p99", value=p99, unit="µs", limit=float(np.quantile(bare, 0.99)),
+                              limit_name="bare wake-ups", target=TARGET_P99_US))  # fmt: skip
         figures.append(latency("  the sender's own lateness", late / 1000))
     return figures
 
@@ -356,16 +360,10 @@ def peer_at_rate(rate: int, duration_s: float, warm_up_s: float) -> Result:
 def run(options: argparse.Namespace) -> Sequence[Result]:
     """All figures from wire to callback."""
     duration_s, warm_up_s = options.duration * options.scale, options.warm_up
-    round_trip = float(np.median(limits.tcp_round_trips(max(1000, int(20_000 * options.scale)), cores_for(2))))
-    limit = round_trip / 2 / 1000
     highest = max(options.rate)
     first, *others = options.idle
-    parts: list[Part] = [
-        (f"{rate}/s", partial(at_rate, first, rate, duration_s, warm_up_s, limit)) for rate in options.rate
-    ]
-    parts += [
-        (f"{highest}/s, {idle}", partial(at_rate, idle, highest, duration_s, warm_up_s, limit)) for idle in others
-    ]
+    parts: list[Part] = [(f"{rate}/s", partial(at_rate, first, rate, duration_s, warm_up_s)) for rate in options.rate]
+    parts += [(f"{highest}/s, {idle}", partial(at_rate, idle, highest, duration_s, warm_up_s)) for idle in others]
     if environment.has("cryptofeed"):
         parts += [
             (f"{rate}/s, cryptofeed", partial(peer_at_rate, rate, duration_s, warm_up_s)) for rate in options.rate

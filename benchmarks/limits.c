@@ -1,9 +1,9 @@
 /* The machine's limits, and the native core beside them: what the Python figures are measured against.
  *
- * Built by limits.py with the C compiler at hand. Every function is called by two processes (role 0 and 1) that
- * map the same zeroed memory, or by one alone.
+ * Built by limits.py with the C compiler at hand. Every function is called by processes that map the same zeroed
+ * memory (by two as role 0 and 1), or by one alone.
  */
-#include "../mdring/ring/ring.h"
+#include "../mdring/ring/wait.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -99,4 +99,45 @@ int64_t send_open_loop(int descriptor, const uint8_t *bytes, const uint64_t *off
         }
     }
     return 0;
+}
+
+/* The way of a frame from the wire to a callback with nothing on it but what wakes its processes: bytes come on a
+ * socket to the first, which counts the frames of `size` bytes in a word; the next ones hand the count on from word to
+ * word, each spinning for `spin_ns` before it sleeps. */
+static inline void hand_on(uint64_t *word, uint64_t frames) {
+    store_release_u64(word, frames);
+    mdring_futex_wake_all(word);
+}
+
+static inline uint64_t wait_beyond(uint64_t *word, uint64_t seen, uint64_t spin_ns) {
+    for (uint64_t begun = now_ns(), frames;;) {
+        if ((frames = load_acquire_u64(word)) != seen) return frames;
+        if (now_ns() - begun < spin_ns) cpu_relax();
+        else mdring_futex_wait(word, seen, 1000000000u);
+    }
+}
+
+void relay_from_socket(int descriptor, uint64_t *to, uint64_t count, uint64_t size) {
+    uint8_t buffer[65536];
+    for (uint64_t bytes = 0; bytes < count * size;) {
+        ssize_t received = recv(descriptor, buffer, sizeof buffer, 0);
+        if (received <= 0) return;
+        bytes += (uint64_t)received;
+        hand_on(to, bytes / size);
+    }
+}
+
+void relay_from_word(uint64_t *from, uint64_t *to, uint64_t count, uint64_t spin_ns) {
+    for (uint64_t frames = 0; frames < count;) {
+        frames = wait_beyond(from, frames, spin_ns);
+        hand_on(to, frames);
+    }
+}
+
+/* The last one writes down when it knew of each frame, by CLOCK_MONOTONIC. */
+void note_from_word(uint64_t *from, uint64_t *times, uint64_t count, uint64_t spin_ns) {
+    for (uint64_t frames = 0; frames < count;) {
+        uint64_t known = wait_beyond(from, frames, spin_ns), now = now_ns();
+        while (frames < known) times[frames++] = now;
+    }
 }

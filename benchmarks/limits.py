@@ -1,4 +1,4 @@
-"""The machine's limits: bare cache-line ping-pong, memory copy, loopback TCP; and the native ring beside them.
+"""The machine's limits: bare cache-line ping-pong, memory copy, loopback TCP, wake-ups; beside them the native ring.
 
 Builds limits.c with the C compiler at hand.
 """
@@ -112,3 +112,42 @@ def tcp_round_trips(count: int, cores: list[int | None], size: int = 200) -> npt
             require(received == message, "the bytes came back changed")
         os.sched_setaffinity(0, affinity)
     return times[count // 10 :]
+
+
+def wake_chain(count: int, rate: int, spin_us: int = 20, size: int = 200) -> npt.NDArray[np.float64]:
+    """µs from the send of a frame to the last of three processes that wake one another, at ``rate`` frames/s: one by a
+    TCP socket, two by a futex, as worker, sequencer and strategy do. All in C, and nothing is done on the way."""
+    shared = mmap.mmap(-1, 4096)
+    words = ctypes.addressof(ctypes.c_char.from_buffer(shared))
+    noted = mmap.mmap(-1, count * 8)
+    times = ctypes.addressof(ctypes.c_char.from_buffer(noted))
+    first, second = ctypes.c_void_p(words), ctypes.c_void_p(words + 128)
+    frames, spin = ctypes.c_uint64(count), ctypes.c_uint64(spin_us * 1000)
+    call = library()
+    stamps, late = np.zeros(count, dtype=np.uint64), np.zeros(count, dtype=np.uint64)
+    offsets = np.arange(count + 1, dtype=np.uint64) * np.uint64(size)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def receive() -> None:
+            with socket.create_connection(listener.getsockname()) as connection:
+                call.relay_from_socket(connection.fileno(), first, frames, ctypes.c_uint64(size))
+
+        def hand_on() -> None:
+            call.relay_from_word(first, second, frames, spin)
+
+        def note() -> None:
+            call.note_from_word(second, ctypes.c_void_p(times), frames, spin)
+
+        with peer(note), peer(hand_on), peer(receive):
+            connection, _ = listener.accept()
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                failure = call.send_open_loop(
+                    connection.fileno(), bytes(count * size), ctypes.c_void_p(offsets.ctypes.data), frames,
+                    ctypes.c_uint64(1_000_000_000 // rate), ctypes.c_void_p(stamps.ctypes.data),
+                    ctypes.c_void_p(late.ctypes.data),
+                )  # fmt: skip
+                require(failure == 0, f"the frames could not be sent: {failure}")
+    taken: npt.NDArray[np.float64] = np.frombuffer(noted, dtype=np.int64) / 1000 - stamps.astype(np.int64) / 1000
+    require(bool((taken > 0).all()), "a frame was known of before it was sent")
+    return taken[count // 10 :]
