@@ -37,6 +37,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from mdring.adapters.okx_channels import (
+    MS,
     Funding,
     Handler,
     Index,
@@ -78,6 +79,9 @@ from mdring.feed.adapter import (
     UnknownMessages,
     VenueProtocolError,
 )
+from mdring.feed.chain import Chain
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, TradeRoute
+from mdring.feed.direct import Route as DirectRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.socket_book import BookWire, SocketBook
@@ -120,6 +124,20 @@ class Notice(Struct):
     data: Raw = Raw()
 
 
+# The forms of what comes most, as the venue writes them (``feed/direct.pyx``); the name of the instrument is put in. A
+# checksum that is not 0 is none of it.
+UPDATE_FORM: Final = (
+    '{"arg":{"channel":"books","instId":"%s"},"action":"update","data":[{"asks":<asks>,"bids":<bids>,"ts":"<time>",'
+    '"checksum":0,"seqId":<last>,"prevSeqId":<previous>}]}'
+)
+QUOTE_FORM: Final = (
+    '{"arg":{"channel":"bbo-tbt","instId":"%s"},"data":[{"asks":[["<ask_price>","<ask_size>",<any>,<any>]],'
+    '"bids":[["<bid_price>","<bid_size>",<any>,<any>]],"ts":"<time>","seqId":<last>}]}'
+)
+TRADE_FORM: Final = (
+    '{"arg":{"channel":"trades","instId":"%s"},"data":[{"instId":"%s","tradeId":"<id>","px":"<price>","sz":"<size>",'
+    '"side":"<taker>","ts":"<time>","count":"<count>","source":<any>,"seqId":<last>}]}'
+)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _PREFIX: Final = b'{"arg":{'
 _BID: Final = int(Side.BID)
@@ -171,6 +189,10 @@ class Topic(NamedTuple):
         """As it is sent."""
         key = "instType" if self.channel == LIQUIDATIONS else "instId"
         return {"channel": self.channel, key: self.name}
+
+    def key(self) -> str:
+        """How its messages name it, behind their first key."""
+        return f'{self.channel}","instId":"{self.name}"'
 
     def prefix(self) -> bytes:
         """How its messages begin."""
@@ -240,7 +262,6 @@ class OkxBook(BookWire):
         self._counts = counts
         self._levels = LocalBook(channel)
         self._is_checked = False  # since the last snapshot: nothing has to be kept where nothing is to be compared
-        self._previous: int | None = None  # prevSeqId of the last update
         self.sync = SocketBook(channel, self, counts)
 
     def unsubscribe(self) -> Sequence[Request]:
@@ -273,8 +294,10 @@ class OkxBook(BookWire):
         failed = self._check(message, mark, ts_recv, emit)
         if failed is not None:
             return failed
-        self._previous = message.previous
-        return self.sync.synced(last, ts_recv, emit)
+        requests = self.sync.synced(last, ts_recv, emit)
+        self.sync.first = -1
+        self.sync.live = not self._is_checked  # a direct route knows no checksum
+        return requests
 
     def _on_update(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Rules 2 and 3."""
@@ -283,7 +306,7 @@ class OkxBook(BookWire):
             if previous is None:
                 if not (self._is_checked and message.checksum):
                     raise VenueProtocolError("an update with neither sequence id nor checksum")
-            elif previous == self._previous and message.seq_id == sync.last:  # the last one once more
+            elif previous == sync.first and message.seq_id == sync.last:  # the last one once more
                 self._counts.repeated += 1
                 return NOTHING
             else:
@@ -293,16 +316,15 @@ class OkxBook(BookWire):
         failed = self._check(message, mark, ts_recv, emit)
         if failed is not None:
             return failed
-        self._previous = previous
-        if message.seq_id is not None:
-            sync.last = message.seq_id
+        if message.seq_id is not None and previous is not None:
+            sync.first, sync.last = previous, message.seq_id
         return NOTHING
 
     def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
         """Rule 4."""
         ts_event, last = time_ns(message.ts), message.seq_id or 0
-        emit.levels(self._channel, _BID, message.bids, ts_event, last, flags, _ORDERS_AT)
         emit.levels(self._channel, _ASK, message.asks, ts_event, last, flags, _ORDERS_AT)
+        emit.levels(self._channel, _BID, message.bids, ts_event, last, flags, _ORDERS_AT)
 
     def _check(self, message: Levels, mark: int, ts_recv: int, emit: Emit) -> Sequence[Request] | None:
         """Rule 5: close the group, or take it back. None if nothing is wrong."""
@@ -389,6 +411,7 @@ class OkxAdapter(Adapter):
         timer_interval_s=PING_INTERVAL_S,
     )
     options: ClassVar[type[Struct]] = OkxOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: OkxOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -399,6 +422,7 @@ class OkxAdapter(Adapter):
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._lines: list[Line] = []
         self._line_of: dict[str, int] = {}
+        self.direct = DirectRoutes('{"arg":{"channel":"', "}")
         self._last_id = 0
 
     # Metadata
@@ -446,11 +470,21 @@ class OkxAdapter(Adapter):
         channels = [channel for channel, _ in line.watchers[topic]]
         channel, data_type = line.watchers[topic][0]
         handle: Handler
+        form: DirectRoute
         match topic.channel:
             case "trades":
-                handle = Trades(channel, self.counts).on_push
+                trades = Trades(channel, self.counts)
+                handle = trades.on_push
+                form = TradeRoute(
+                    TRADE_FORM % (topic.name, topic.name), channel, trades.sequence, unit_ns=MS, flags=Flags.AGGREGATED
+                )
+                self.direct.add(topic.key(), form)
             case "bbo-tbt" | "tickers":
-                self._lay(line, Topic("bbo-tbt", topic.name), quotes(channel), channel, data_type)
+                ids = Chain()
+                ids.live = True
+                quote = Topic("bbo-tbt", topic.name)
+                self._lay(line, quote, quotes(channel, ids), channel, data_type)
+                self.direct.add(quote.key(), QuoteRoute(QUOTE_FORM % topic.name, channel, ids, unit_ns=MS))
                 self._lay(line, Topic("tickers", topic.name), tickers(channel), channel, data_type)
                 return
             case "books":
@@ -458,6 +492,10 @@ class OkxAdapter(Adapter):
                 line.books[topic.name] = book
                 self.counts.books += 1
                 handle = book.on_push
+                form = DeltaRoute(
+                    UPDATE_FORM % topic.name, channel, book.sync, unit_ns=MS, count_at=_ORDERS_AT
+                )  # fmt: skip
+                self.direct.add(topic.key(), form)
             case "mark-price":
                 handle = marks(channel)
             case "funding-rate":
@@ -513,6 +551,8 @@ class OkxAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. Its topic, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
+        if self.direct.take(message, emit):
+            return NOTHING
         route = self._lines[connection].routes.get(message[: message.find(b"}") + 1])
         if route is None:
             return self._on_other(connection, message, ts_recv, emit)

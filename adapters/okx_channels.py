@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from msgspec import Meta, Struct, field
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.id_sequence import IdSequence, Step
 from mdring.record import Aggressor, DataType, Flags, Reason, State
@@ -140,7 +141,7 @@ class Trades:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
 
     def on_push(self, push: Push[Trade], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Fills of one taker order at one price, merged; an event group each."""
@@ -149,7 +150,7 @@ class Trades:
         return NOTHING
 
     def _on_trade(self, trade: Trade, emit: Emit) -> None:
-        sequence, last = self._sequence, whole(trade.trade_id)
+        sequence, last = self.sequence, whole(trade.trade_id)
         count = whole(trade.count or "1")
         first = last - count + 1
         if first < 0 or not 0 < count < 2**32:
@@ -171,14 +172,14 @@ class Trades:
 
     def _note_gap(self, found: int, emit: Emit) -> None:
         self._counts.gaps += 1
-        due = self._sequence.due
+        due = self.sequence.due
         missing = min(max(found - due, 0), 2**32 - 1)
         emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
         emit.end()
 
 
-def quotes(channel: Channel) -> Handler:
-    """bbo-tbt: the best levels, each a side of none or one."""
+def quotes(channel: Channel, ids: Chain) -> Handler:
+    """bbo-tbt: the best levels, each a side of none or one. ``ids`` are those of the direct route: a seqId may fall."""
 
     def on_push(push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
         for quote in push.data:
@@ -186,6 +187,7 @@ def quotes(channel: Channel) -> Handler:
             ask = quote.asks[0] if quote.asks else (None, None)
             emit.bbo(channel, bid[0], bid[1], ask[0], ask[1], time_ns(quote.ts), quote.seq_id)
             emit.end()
+            ids.last = quote.seq_id or -1
         return NOTHING
 
     return on_push

@@ -19,8 +19,10 @@ Fields of a template, ``<name>``. Numbers are decimal digits as JSON has them, i
 ====================================  ==================================================================================
 ``any``                               a plain string or number, passed over
 ``time``                              in units of ``unit_ns``; 0 is no time, and not taken
-``first``, ``last``, ``previous``     ids of a delta (``last`` alone: that of a quote or a trade's venue_seq)
-``id``, ``first_fill``, ``last_fill`` of a trade; fills are those that it merges, the last one is its venue_seq
+``first``, ``last``, ``previous``     ids of a delta; ``last`` is also a quote's id, or a trade's venue_seq
+``id``                                of a trade; if it merges fills and they are counted alike, that of the last one
+``count``                             how many fills a trade merges, or their ids:
+``first_fill``, ``last_fill``         of another count than ``id``; the last one is then the venue_seq
 ``price``, ``size``                   of a trade
 ``bid_price``, ``bid_size``, …        of a quote; ``ask_price``, ``ask_size``; a size above 0
 ``bids``, ``asks``                    arrays of ``["price","size",…]``
@@ -61,11 +63,12 @@ cdef enum:
     ID
     FIRST_FILL
     LAST_FILL
+    COUNT
 
 _FIELDS = {
     "any": (ANY, 0), "time": (NUMBER, TIME), "first": (NUMBER, FIRST), "last": (NUMBER, LAST),
     "previous": (NUMBER, PREVIOUS), "id": (NUMBER, ID), "first_fill": (NUMBER, FIRST_FILL),
-    "last_fill": (NUMBER, LAST_FILL), "price": (PRICE, 0), "size": (SIZE, 0), "bid_price": (PRICE, 0),
+    "last_fill": (NUMBER, LAST_FILL), "count": (NUMBER, COUNT), "price": (PRICE, 0), "size": (SIZE, 0), "bid_price": (PRICE, 0),
     "bid_size": (SIZE, 0), "ask_price": (PRICE, 1), "ask_size": (SIZE, 1), "bids": (LEVELS, 0), "asks": (LEVELS, 1),
     "buyer_is_maker": (BUYER_IS_MAKER, 0), "taker": (TAKER, 0),
 }
@@ -225,7 +228,7 @@ cdef class DeltaRoute(Route):
         if not self.match(p, end, emit, &values):
             return 0
         last = values.numbers[LAST]
-        first = values.numbers[FIRST] if self.present & (1u << FIRST) else last
+        first = values.numbers[FIRST if self.present & (1u << FIRST) else PREVIOUS]
         ts_event = self.ns(&values)
         if ts_event == 0 or last < first:
             return 0
@@ -273,15 +276,20 @@ cdef class TradeRoute(Route):
     cdef int take(self, const char *p, const char *end, Emit emit) except -1:
         cdef Chain chain = self.chain
         cdef Values values
-        cdef int64_t fills = 1, number, venue_seq, ts_event
+        cdef int64_t fills = 1, first, number, venue_seq, ts_event
         memset(&values, 0, sizeof(Values))
         if not chain.live or not self.match(p, end, emit, &values):
             return 0
-        number = venue_seq = values.numbers[ID]
-        if self.present & (1u << LAST_FILL):
+        first = number = venue_seq = values.numbers[ID]
+        if self.present & (1u << LAST):
+            venue_seq = values.numbers[LAST]
+        if self.present & (1u << COUNT):
+            fills = values.numbers[COUNT]
+            first = number - fills + 1
+        elif self.present & (1u << LAST_FILL):
             venue_seq = values.numbers[LAST_FILL]
             fills = venue_seq - values.numbers[FIRST_FILL] + 1
-        if (number != chain.due and chain.due >= 0) or values.prices[0] <= 0 or values.sizes[0] <= 0 or not 0 < fills < 2**32:
+        if first < 0 or (first != chain.due and chain.due >= 0) or values.prices[0] <= 0 or values.sizes[0] <= 0 or not 0 < fills < 2**32:
             return 0
         ts_event = self.ns(&values)
         if ts_event == 0:
