@@ -127,6 +127,14 @@ def test_patterns_are_resolved_by_the_list_in_the_capture(config: Path, capture:
     assert [row["instrument"] for row in rows] == ["NKNUSDT"]
 
 
+def test_named_instrument_beside_a_pattern_goes_by_its_own_entry(config: Path, capture: Path, tmp_path: Path) -> None:
+    config.write_text(CONFIG.replace('instrument = "NOSUCH"', 'match = "*"').replace('["trade", "bbo"]', '["bbo"]'))
+    result = mdring("decode", "--config", config, capture, "--out", tmp_path / "out", "--json")
+    summary = json.loads(result.stdout)
+    assert summary["kinds"].keys() == {"BBO", "STATUS"}
+    assert (summary["unknown_instruments"], summary["not_offered"]) == ([], [])
+
+
 def test_says_what_is_wrong_with_a_capture(config: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"ts": 1}\n')
