@@ -49,7 +49,7 @@ class PagedAdapter(PaperAdapter):
 
     def on_metadata(self, response: Response) -> Sequence[InstrumentInfo | Fetch]:
         infos = super().on_metadata(response)
-        return [*infos[:1], Fetch("page 2", response.url)] if response.tag == "instruments" else infos[1:]
+        return [*infos[:1], Fetch("page 2", f"{response.url}#2")] if response.tag == "instruments" else infos[1:]
 
 
 def adapter_of(kind: type[PaperAdapter], venue: PaperVenue, names: Sequence[str]) -> PaperAdapter:
@@ -115,6 +115,15 @@ def test_metadata_may_come_in_pages(run_folder: Path, tmp_path: Path) -> None:
             assert venue.rest_requests[:2] == ["/instruments", "/instruments"]
 
     patiently(main())
+
+
+def test_activity_of_an_instrument_is_its_trades_and_quotes_across_restarts() -> None:
+    venue_channel, busy, quiet = (Channel(name, number, 1, 0, 0) for number, name in enumerate(("", "AAA", "BBB")))
+    busy.restore(DataType.TRADE, 7)
+    busy.restore(DataType.BBO, 3)
+    driver = Driver(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), venue_channel)
+    driver.bind({"AAA": busy, "BBB": quiet}, {0: ["AAA", "BBB"]})
+    assert [driver.activity(name) for name in ("AAA", "BBB", "CCC")] == [(7, 3), (0, 0), (0, 0)]
 
 
 def test_lost_book_is_rebuilt_whichever_of_its_instruments_connections_is_the_last() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import signal
@@ -286,6 +287,24 @@ def test_accounts_that_have_nothing_to_tell_are_cleared_away_by_whoever_comes(ac
     (accounts / "notes of somebody").write_text("keep")
     old.close()
     assert [path.name for path in accounts.iterdir()] == ["notes of somebody"]
+
+
+def test_account_cleared_away_between_opening_and_locking_is_made_anew(
+    accounts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = RestBudget(ROLLING, URL, accounts)
+    lock, path = fcntl.flock, accounts / account_name(URL)
+
+    def late(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        path.unlink()
+        accounts.rmdir()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert budget.take(60, NOON) == 0
+    assert budget.take(60, NOON) == 61 * SECOND
+    assert path.exists()
 
 
 def test_page_that_is_none_of_ours_is_an_empty_account(accounts: Path) -> None:
