@@ -324,9 +324,18 @@ def to_json(config: Config) -> bytes:
 def from_json(data: bytes) -> Config:
     """What ``to_json`` wrote. Raises ConfigError if it is something else."""
     try:
-        return msgspec.json.decode(data, type=Config)
+        config = msgspec.json.decode(data, type=Config)
     except msgspec.DecodeError as error:
         raise ConfigError("config.json", [Problem("", str(error))]) from error
+    venues = tuple(msgspec.structs.replace(venue, options=_frozen(venue.options)) for venue in config.venues)
+    return msgspec.structs.replace(config, venues=venues)
+
+
+def _frozen(value: Any) -> Any:
+    """With tuples for lists, as adapters declare their options."""
+    if isinstance(value, dict):
+        return {key: _frozen(one) for key, one in value.items()}
+    return tuple(_frozen(one) for one in value) if isinstance(value, list) else value
 
 
 def _parse(path: Path) -> dict[str, Any]:

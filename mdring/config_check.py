@@ -124,7 +124,7 @@ def _resolve_adapter(reader: StrictReader, key: str, venue: VenueConfig, adapter
         venue,
         websocket_url=venue.websocket_url or adapter.endpoints.websocket_url,
         rest_url=venue.rest_url or adapter.endpoints.rest_url,
-        options=msgspec.json.decode(msgspec.json.encode(options)),  # as it reaches the other processes
+        options=msgspec.to_builtins(options, str_keys=True),
         connection=structs.replace(
             connection,
             stale_after_ms=connection.stale_after_ms or round(adapter.limits.stale_after_s * 1000),
