@@ -71,6 +71,7 @@ from mdring.adapters.binance_usdm_metadata import (
 )
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -86,6 +87,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.book_sync import SyncRules, Verdict
 from mdring.feed.chain import Chain
@@ -162,16 +164,6 @@ DEPTH_FORM: Final = (
 )
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

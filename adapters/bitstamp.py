@@ -38,11 +38,12 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.adapters.bitstamp_book import UNREADABLE, BitstampBook, Diff
+from mdring.adapters.bitstamp_book import BitstampBook, Diff
 from mdring.adapters.bitstamp_channels import Funding, Handler, Push, Ticker, Trade, Trades, fundings, open_interests
 from mdring.adapters.bitstamp_metadata import MARKETS, PAIRS, decode_markets, decode_pairs, list_fetch
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -59,6 +60,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.record import DataType, Reason
@@ -90,14 +92,6 @@ _ERROR: Final = msgspec.json.Decoder(ErrorDetail)
 _TICKERS: Final = msgspec.json.Decoder(list[Ticker])
 _CHANNEL: Final = b'"channel":'
 _CONTROL: Final = b'"bts:'
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

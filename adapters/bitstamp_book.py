@@ -34,7 +34,16 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mdring.adapters.bitstamp_channels import US, whole
-from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response, UnknownMessages, VenueProtocolError
+from mdring.feed.adapter import (
+    NOTHING,
+    UNREADABLE,
+    AdapterCounts,
+    Fetch,
+    Request,
+    Response,
+    UnknownMessages,
+    VenueProtocolError,
+)
 from mdring.feed.book_sync import BookSync, Held, SyncRules, Verdict
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
@@ -63,8 +72,6 @@ class Snapshot(Struct, gc=False):
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
 
 # ---- book sync --------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ from mdring.adapters.bybit_metadata import (
 )
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -79,6 +80,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
@@ -116,16 +118,6 @@ _PREFIX: Final = b'{"topic":"'
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

@@ -38,11 +38,12 @@ from typing import ClassVar, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from mdring.adapters.coinbase_book import UNREADABLE, CoinbaseBook, Op, blamed
+from mdring.adapters.coinbase_book import CoinbaseBook, Op
 from mdring.adapters.coinbase_channels import Heartbeat, Match, Statuses, Ticker, Tickers, Trades, Trading
 from mdring.adapters.coinbase_metadata import decode_products, products_fetch
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -59,6 +60,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after

@@ -21,7 +21,15 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.feed.adapter import NOTHING, AdapterCounts, Request, Send, VenueProtocolError
+from mdring.feed.adapter import (
+    NOTHING,
+    UNREADABLE,
+    AdapterCounts,
+    Request,
+    Send,
+    VenueProtocolError,
+    blamed,
+)
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.local_book import LocalBook
@@ -53,16 +61,6 @@ _UPDATE: Final = msgspec.json.Decoder(L2Update)
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _IMAGE: Final = int(Flags.SNAPSHOT)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- book sync --------------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ from mdring.adapters.deribit_channels import (
 from mdring.adapters.deribit_metadata import ANY, currency_of, decode_instruments, instruments_fetch
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -74,6 +75,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
@@ -131,20 +133,10 @@ _PUSH: Final = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"'
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
 
 TRY_AGAIN: Final = (10028, 10066, 11051, 13028)
 """Errors that pass: too_many_requests (which ends the session), too_many_concurrent_requests, system_maintenance,
 temporarily_unavailable."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ from mdring.adapters.kraken_channels import (
 from mdring.adapters.kraken_metadata import PairRow, Reference, asset_pairs_fetch, decode_asset_pairs
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -72,6 +73,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
@@ -132,16 +134,6 @@ _HEAD_BYTES: Final = 80  # within which a message of data names its symbol
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

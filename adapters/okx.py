@@ -62,6 +62,7 @@ from mdring.adapters.okx_channels import (
 from mdring.adapters.okx_metadata import decode_instruments, instruments_fetches
 from mdring.feed.adapter import (
     NOTHING,
+    UNREADABLE,
     Acknowledged,
     Adapter,
     AdapterCounts,
@@ -78,6 +79,7 @@ from mdring.feed.adapter import (
     Subscription,
     UnknownMessages,
     VenueProtocolError,
+    blamed,
 )
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, TradeRoute
@@ -144,16 +146,6 @@ _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
 _ORDERS_AT: Final = 3  # which element of a level is its number of orders
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
-"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
-
-
-def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
-    """The error as the port wants it, with what it concerns."""
-    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
-    if isinstance(error, VenueProtocolError):
-        reason = error.reason
-    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------

@@ -59,6 +59,18 @@ class VenueProtocolError(Exception):
         self.data_type = data_type
 
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+"""What decoding and storing raise of a message that is not as documented; the last for a number beyond 64 bits."""
+
+
+def blamed(error: Exception, instrument: str | None, data_type: DataType) -> VenueProtocolError:
+    """The error as the port wants it, with what it concerns."""
+    reason = Reason.VALUE_OUT_OF_RANGE if isinstance(error, OverflowError) else Reason.BAD_MESSAGE
+    if isinstance(error, VenueProtocolError):
+        reason = error.reason
+    return VenueProtocolError(str(error), instrument=instrument, reason=reason, data_type=data_type)
+
+
 class Send(Struct, frozen=True):
     """Send this text frame on a connection. The transport paces frames by the venue's limit.
 
