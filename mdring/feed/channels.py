@@ -41,7 +41,6 @@ class ChannelStore:
         self._segment = mapped
         self._count = mapped.slot_count * _WORDS_PER_INSTRUMENT
         self._words = Words(mapped.mapping, segment.HEADER_SIZE, self._count)
-        self._last: npt.NDArray[np.uint64] = self._words.snapshot()
 
     @classmethod
     def attach(cls, path: Path) -> Self:
@@ -55,13 +54,12 @@ class ChannelStore:
     def restore(self, ring: segment.Segment) -> None:
         """Save what the ring holds that was not saved; its writer must have resumed already."""
         found = _scan(ring, self._count)
-        for index in np.flatnonzero(found > self._last):
+        for index in np.flatnonzero(found > self._words.snapshot()):
             self._words.store(int(index), int(found[index]))
-        np.maximum(self._last, found, out=self._last)
 
     def last(self, instrument_id: int, data_type: DataType) -> int:
         """The last channel_seq published so far: by predecessors, or up to the last save."""
-        return int(self._last[instrument_id * _WORDS_PER_INSTRUMENT + data_type])
+        return self._words.load(instrument_id * _WORDS_PER_INSTRUMENT + data_type)
 
     def resume(self, channel: Channel) -> None:
         """Have ``channel`` go on after the last channel_seqs of its instrument."""
@@ -70,13 +68,9 @@ class ChannelStore:
 
     def save(self, channels: Iterable[Channel]) -> None:
         """Store what the channels have published."""
+        words = self._words
         for channel in channels:
-            first = channel.instrument_id * _WORDS_PER_INSTRUMENT
-            for data_type in DataType:
-                published = channel.channel_seq(data_type)
-                if published != self._last[first + data_type]:
-                    self._last[first + data_type] = published
-                    self._words.store(first + data_type, published)
+            channel.save(words, channel.instrument_id * _WORDS_PER_INSTRUMENT, _WORDS_PER_INSTRUMENT)
 
     def close(self) -> None:
         """Give the writer's lock up."""

@@ -29,6 +29,11 @@ class Channel:
         """The last channel_seq that was published (0: none yet)."""
     def restore(self, data_type: DataType | int, channel_seq: int) -> None:
         """Continue after ``channel_seq`` (a restarted worker)."""
+    def save(self, words: Words, first: int, count: int) -> None:
+        """Store the last channel_seqs of ``count`` data types in ``words`` from ``first`` on; only those that differ.
+
+        Raises IndexError if there is no such room, or it is not writable.
+        """
 
 @final
 class Emit:

@@ -163,6 +163,16 @@ cdef class Channel:
         """Continue after ``channel_seq`` (a restarted worker)."""
         self.last_seq[DATA_TYPES[data_type]] = channel_seq
 
+    def save(self, Words words not None, Py_ssize_t first, Py_ssize_t count):
+        """Store the last channel_seqs of ``count`` data types in ``words`` from ``first`` on; only those that differ."""
+        if not words.writable or not 0 <= count <= MAX_DATA_TYPES or not 0 <= first <= words.count - count:
+            raise IndexError(f"{count} words from {first} on are not among the {words.count} to be written")
+        cdef uint64_t *saved = words.words + first
+        cdef Py_ssize_t i
+        for i in range(count):
+            if load_relaxed_u64(saved + i) != self.last_seq[i]:
+                store_release_u64(saved + i, self.last_seq[i])
+
     def __repr__(self):
         return (f"Channel({self.instrument!r}, {self.instrument_id}, {self.venue_id}, "
                 f"{self.price_exponent}, {self.size_exponent})")

@@ -11,7 +11,7 @@ from mdring.feed.channels import ChannelStore
 from mdring.feed.emit import Channel, Emit
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
-from mdring.ring._ring import Writer
+from mdring.ring._ring import Words, Writer
 from mdring.ring.segment import AlreadyWritten, SegmentKind
 from tests.runs import create_ring, open_writer
 
@@ -53,6 +53,25 @@ def publish(writer: Writer, channel: Channel, trades: int = 0, clears: int = 0, 
 def last(store: ChannelStore, instrument_id: int) -> list[int]:
     """Of STATUS, TRADE, BBO, BOOK."""
     return [store.last(instrument_id, data_type) for data_type in list(DataType)[:4]]
+
+
+def test_channel_is_saved_within_the_words_only(path: Path) -> None:
+    channel = Channel("A", 1, 1, 0, 0)
+    channel.restore(DataType.TRADE, 7)
+    mapped = segment.attach(
+        path, SegmentKind.CHANNELS, version=LAYOUT_VERSION, fingerprint=FINGERPRINT, writable=True
+    )  # fmt: skip
+    words = Words(mapped.mapping, segment.HEADER_SIZE, 16)
+    channel.save(words, 8, 8)
+    assert words.snapshot().tolist() == [0] * (8 + DataType.TRADE) + [7] + [0] * (7 - DataType.TRADE)
+    for first, count in ((-1, 8), (9, 8), (16, 1), (0, 17), (0, -1)):
+        with pytest.raises(IndexError):
+            channel.save(words, first, count)
+    mapped.close()
+    read_only = segment.attach(path, SegmentKind.CHANNELS, version=LAYOUT_VERSION, fingerprint=FINGERPRINT)
+    with pytest.raises(IndexError):
+        channel.save(Words(read_only.mapping, segment.HEADER_SIZE, 16), 8, 8)
+    read_only.close()
 
 
 def test_first_worker_begins_at_nothing(path: Path, ring: segment.Segment) -> None:
