@@ -41,7 +41,7 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -268,6 +268,14 @@ class RestBudget:
 def account_name(rest_url: str) -> str:
     """The name of the account's file: host and port."""
     return re.sub(r"[^a-z0-9.:-]", "_", urlsplit(rest_url).netloc.rpartition("@")[2].lower()) or "_"
+
+
+def forget_accounts(directory: Path, rest_urls: Iterable[str]) -> None:
+    """Remove the accounts of hosts that are gone for good, as emulated ones are with their run."""
+    with suppress(OSError):  # as in _clear_away
+        for rest_url in rest_urls:
+            (directory / account_name(rest_url)).unlink(missing_ok=True)
+        directory.rmdir()
 
 
 def _open_locked(path: Path) -> int | None:

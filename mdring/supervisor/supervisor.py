@@ -35,9 +35,10 @@ from mdring import log
 from mdring.config import Config
 from mdring.counters import Counter
 from mdring.feed.adapter import InstrumentInfo
+from mdring.feed.rest_budget import forget_accounts
 from mdring.record import State
 from mdring.ring.segment import SegmentError
-from mdring.run_folder import RunInfo
+from mdring.run_folder import RunInfo, rest_budgets
 from mdring.supervisor.child import Child, Command, Commands, describe_end
 from mdring.supervisor.demo import DEMO_RATE, EMULATOR, demo_config, emulator_words, with_endpoints
 from mdring.supervisor.farewell import say_farewell
@@ -115,6 +116,8 @@ def _run(
                 code = supervisor.run(duration_s, demo=demo)
             finally:
                 supervisor.kill_children()
+                if demo:
+                    supervisor.forget_emulator()
         totals = take_totals(supervisor.segments, config, started_ns)
     finally:
         claim.release()
@@ -223,6 +226,11 @@ class Supervisor:
                 raise StartError(f"the emulator was not up after {_EMULATOR_START_S:.0f} s")
         self._config = with_endpoints(self._config, self._endpoints)
         self._watched.append(emulator)
+
+    def forget_emulator(self) -> None:
+        """What was spent of the emulated venues' REST budgets concerns nobody any more."""
+        urls = [venue.rest_url for venue in self._config.enabled_venues]
+        forget_accounts(rest_budgets(self._config.run.path.parent), urls)
 
     def _on_endpoints(self, line: bytes) -> None:
         if self._endpoints is None:
