@@ -97,6 +97,9 @@ _CONTROL: Final = b'"bts:'
 # ---- endpoints and limits ---------------------------------------------------------------------------------
 
 MAX_CHANNELS: Final = 1024  # of a connection
+TOO_OFTEN: Final = (b'"400.002"', b'"400.067"', b'"400.068"')
+"""Codes, in answers of REST, of clients that ask too often: they are left waiting for a while."""
+TOO_MANY_REQUESTS: Final = 429
 HEARTBEAT: Final = "bts:heartbeat"
 HEARTBEAT_INTERVAL_S: Final = 15.0
 SECOND: Final = 1_000_000_000
@@ -375,13 +378,13 @@ class BitstampAdapter(Adapter):
     def _on_error(self, connection: int, notice: Notice, message: bytes) -> Sequence[Request]:
         """It names no channel. All others are acknowledged, so what is left in the end is what was meant."""
         line = self._lines[connection]
-        try:
-            detail = _ERROR.decode(notice.data)
-        except msgspec.DecodeError as error:
-            raise blamed(error, None, DataType.STATUS) from error
         if len(line.refusals) == len(line.awaited):
             self.unknown.note("error that answers no subscription", message)
             return NOTHING
+        try:
+            detail = _ERROR.decode(notice.data)
+        except msgspec.DecodeError:
+            detail = ErrorDetail(message="an error without a text")
         line.refusals.append(detail.message if detail.code is None else f"{detail.code} {detail.message}")
         return self._refused(connection, line)
 
@@ -409,6 +412,8 @@ class BitstampAdapter(Adapter):
         book = self._book_of.get(what)
         if book is None:
             return NOTHING
+        if response.status == 400 and any(code in response.body for code in TOO_OFTEN):
+            response = msgspec.structs.replace(response, status=TOO_MANY_REQUESTS)  # which is what it means
         try:
             return book.on_response(response, ts_recv, emit)
         except (*UNREADABLE, VenueProtocolError) as error:
@@ -427,6 +432,13 @@ class BitstampAdapter(Adapter):
         """Rebuild one book; no other is touched."""
         book = self._book_of.get(instrument)
         return NOTHING if book is None else book.resync(now_ns, reason, emit)
+
+    def on_reject(self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """A message that could not be read: whatever stamp it had."""
+        book = self._book_of.get(error.instrument or "")
+        if book is not None and error.data_type is DataType.BOOK:
+            book.lose_place()
+        return super().on_reject(connection, error, now_ns, emit)
 
     def is_data(self, payload: bytes | memoryview) -> bool:
         """Everything but answers and notices."""

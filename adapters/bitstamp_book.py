@@ -153,6 +153,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         self._orphans = 0
         self._crossed_at = 0  # stamp of the diff that crossed the book; 0: it is not crossed
         self._seen = 0  # the highest stamp on this connection; 0: none yet
+        self._quiet_tag = ""  # of the fetch that was put off because no diff had come
         self._audit: Audit | None = None
         self._audits = 0
 
@@ -197,6 +198,8 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         """A snapshot, or why there is none."""
         audit = self._audit
         if audit is None or response.tag != audit.tag:
+            if self._seen == 0 and response.tag != self._quiet_tag:  # asked for before a diff was lost
+                response = Response(response.tag, response.url, 0, b"may lack a diff that was lost")
             return self.book.on_response(response, ts_recv, emit)
         if self.book.valid:
             return self._on_audit(audit, response, ts_recv, emit)
@@ -226,10 +229,15 @@ class BitstampBook(BookSource[Diff, Snapshot]):
             self.book.on_delta(self._seen, self._seen, self._seen, _NO_CHANGE, 0, now_ns, emit)
         return requests
 
+    def lose_place(self) -> None:
+        """A diff was lost of which nothing is known: those before it prove nothing about a snapshot any more, nor does
+        the time when one was asked for."""
+        self._seen, self._quiet_tag = 0, ""
+
     def on_disconnect(self, reason: Reason, emit: Emit) -> None:
         """CLEAR: diffs will be missed."""
         self._forget()
-        self._seen = 0
+        self.lose_place()
         self.book.on_disconnect(reason, emit)
 
     def _forget(self) -> None:
@@ -310,7 +318,9 @@ class BitstampBook(BookSource[Diff, Snapshot]):
 
     def fetch(self, tag: str, delay_ns: int) -> Fetch:
         """Rules 1 and 3."""
-        settle_ns = SETTLE_NS if self._seen else QUIET_NS
+        settle_ns = SETTLE_NS
+        if self._seen == 0:
+            settle_ns, self._quiet_tag = QUIET_NS, tag
         return Fetch(tag, self._url, 1, max(delay_ns, settle_ns), self._connection)
 
     def decode_snapshot(self, body: bytes) -> tuple[int, Snapshot]:
@@ -332,7 +342,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
 
     def stage_delta(self, message: Diff, emit: Emit) -> None:
         """Rule 5."""
-        stamp, mark = whole(message.microtimestamp), emit.mark()
+        stamp, mark = int(message.microtimestamp), emit.mark()  # it was looked at when the diff came
         self._stage_levels(message.bids, message.asks, stamp * US, stamp, 0, emit)
         self._follow(mark, stamp, emit)
 

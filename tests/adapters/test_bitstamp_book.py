@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_right
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
@@ -11,12 +13,15 @@ from typing import Final
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from mdring.capture import decode_capture, read_capture
 from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import (
     Fetch,
     Reconnect,
+    Request,
     Subscription,
 )
 from mdring.feed.fixed import to_decimal
@@ -26,6 +31,7 @@ from mdring.record import (
     LEVEL,
     UNDEFINED_PRICE,
     DataType,
+    Flags,
     Kind,
     Reason,
     Side,
@@ -121,6 +127,19 @@ def test_rule_3_after_a_resync_a_snapshot_older_than_what_was_applied_does_not_c
     assert [level[1:] for level in told(bench)] == [("1", "7", 3_000_000), ("0.9", "1", 4_000_000)]
 
 
+@pytest.mark.parametrize("damage", [('"bids":[[', '"bids":[[['), ('["1","7"]', '["x","7"]'), ('"3000000"', '"3e6"')])
+def test_rule_3_after_a_diff_that_cannot_be_read_only_a_later_one_proves_a_snapshot(damage: tuple[str, str]) -> None:
+    """Its stamp is not known: a snapshot that is newer than the diffs before it may still lack it."""
+    bench = live()
+    (fetch,) = fetches(bench.frame(diff(3_000_000, [["1", "7"]]).replace(*damage)))
+    assert fetch.delay_ns >= 3 * SECOND
+    bench.frame(diff(4_000_000, [["0.9", "1"]]))
+    (again,) = fetches(bench.answer(fetch, snapshot(2_999_999, [["1", "5"]])))
+    assert bench.adapter.counts.books_valid == 0
+    bench.answer(again, snapshot(4_000_000, [["1", "7"], ["0.9", "1"]]))
+    assert bench.adapter.counts.books_valid == 1
+
+
 def test_rule_4_stamps_may_be_equal_but_never_fall() -> None:
     bench = live()
     for size in ("6", "7"):
@@ -194,6 +213,22 @@ def test_unusable_snapshot_leaves_no_level_and_is_fetched_again(body: bytes) -> 
     assert len(fetches(bench.answer(fetch, body))) == 1
     assert [(error.instrument, error.data_type) for error in bench.errors] == [("galaeur", DataType.BOOK)]
     assert Kind.LEVEL not in kinds(bench.records) and Kind.BBO not in kinds(bench.records)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "delay_s"),
+    [
+        (500, b"", 0.75),
+        (400, b'{"status": "error", "reason": "Request rate limit exceeded.", "code": "400.002"}', 60),
+        (429, b"", 60),
+        (400, b'{"status": "error", "reason": "Invalid group.", "code": "400.001"}', 0.75),
+    ],
+)
+def test_who_has_asked_too_often_waits_longer(status: int, body: bytes, delay_s: float) -> None:
+    bench = bench_of()
+    (fetch,) = fetches(bench.frame(diff(1_000_000, [["1", "1"]])))
+    (again,) = fetches(bench.answer(fetch, body, status))
+    assert again.delay_ns == int(delay_s * SECOND)
 
 
 def test_quotes_alone_need_the_book_and_tell_no_level_of_it() -> None:
@@ -367,6 +402,128 @@ def test_books_are_true_however_old_snapshots_are(interval_s: float) -> None:
     loop.settle()
     loop.assert_books_true()
     assert loop.adapter.counts.gaps == 0
+
+
+# ---- against a model of the venue -------------------------------------------------------------------------
+
+
+class Venue:
+    """A venue's book, all states that it ever had by their stamps, and the diffs that lead through them."""
+
+    def __init__(self, changes: list[list[tuple[bool, int, int]]], steps: list[int]) -> None:
+        self.stamps = [1_000_000]
+        self.states: list[dict[tuple[Side, int], int]] = [{}]
+        self.diffs: list[str] = []
+        for wanted, step in zip(changes, steps, strict=False):
+            state, told = dict(self.states[-1]), {}
+            for is_bid, price, size in wanted:
+                key = (Side.BID, price) if is_bid else (Side.ASK, 10 + price)
+                if size or key in state:
+                    state[key] = told[key] = size
+                if size == 0:
+                    state.pop(key, None)
+            self.stamps.append(self.stamps[-1] + step)
+            self.states.append(state)
+            sides = [[[str(p), str(size)] for (side, p), size in told.items() if side is each] for each in Side]
+            self.diffs.append(diff(self.stamps[-1], sides[Side.BID], sides[Side.ASK]))
+
+    def snapshot(self, index: int, later: int) -> bytes:
+        """As it was after so many diffs, ``later`` µs after the last of them, but before the next."""
+        stamp = self.stamps[index]
+        if index + 1 < len(self.stamps):
+            stamp = min(stamp + later, max(self.stamps[index + 1] - 1, stamp))
+        sides = [
+            [[str(p), str(size)] for (side, p), size in self.states[index].items() if side is each] for each in Side
+        ]
+        return snapshot(stamp, sides[Side.BID], sides[Side.ASK])
+
+    def state_at(self, stamp: int) -> dict[tuple[Side, int], int]:
+        """The book at a time."""
+        return self.states[bisect_right(self.stamps, stamp) - 1]
+
+
+def rebuilt(bench: Bench) -> tuple[dict[tuple[Side, int], int], int, bool]:
+    """The book as a consumer has it: its levels, its last stamp, whether it is valid."""
+    book: dict[tuple[Side, int], int] = {}
+    last, valid = 0, False
+    channel = bench.channels["galaeur"]
+    for row in bench.records:
+        if row["kind"] == Kind.CLEAR:
+            book, valid, last = {}, bool(row["flags"] & Flags.SNAPSHOT), int(row["venue_seq"])
+        elif row["kind"] == Kind.LEVEL:
+            key = Side(row["side"]), int(to_decimal(int(row["price"]), channel.price_exponent))
+            book[key], last = int(to_decimal(int(row["size"]), channel.size_exponent)), int(row["venue_seq"])
+            if book[key] == 0:
+                del book[key]
+    return book, last, valid
+
+
+STEPS: Final = 24
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    changes=st.lists(
+        st.lists(st.tuples(st.booleans(), st.integers(1, 6), st.integers(0, 3)), min_size=1, max_size=3),
+        min_size=STEPS,
+        max_size=STEPS,
+    ),
+    steps=st.lists(st.integers(1, 300_000), min_size=STEPS, max_size=STEPS),
+    fates=st.lists(
+        st.sampled_from(["sent"] * 8 + ["twice", "swapped", "damaged", "reconnect", "audit"]),
+        min_size=STEPS,
+        max_size=STEPS,
+    ),
+    answers=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 300_000)), min_size=STEPS, max_size=STEPS
+    ),
+)
+def test_book_that_the_stream_calls_valid_is_the_venues_book_whatever_happens(
+    changes: list[list[tuple[bool, int, int]]],
+    steps: list[int],
+    fates: list[str],
+    answers: list[tuple[bool, int, int]],
+) -> None:
+    """All but loss, of which nothing tells: diffs twice, swapped, damaged, connections anew, snapshots of any age; but
+    not older than the request, if that was put off for as long as snapshots can be old."""
+    venue = Venue(changes, steps)
+    bench = bench_of(data_types=(DataType.BOOK,))
+    waiting: list[tuple[Fetch, int]] = []  # with the diff up to which the venue was when it was asked for
+    order = list(range(STEPS))
+    for index in range(STEPS - 1):
+        if fates[index] == "swapped":
+            order[index], order[index + 1] = order[index + 1], order[index]
+    swapped = "swapped" in fates
+    now_ns = NOW
+
+    def ask(requests: Sequence[Request], index: int) -> None:
+        waiting.extend((fetch, index) for fetch in fetches(requests))
+
+    ask(bench.frame(acknowledged()), 0)
+    for step, index in enumerate(order):
+        fate = fates[step]
+        now_ns += 3600 * SECOND
+        if fate == "reconnect" and index >= step:  # no connection begins between two that are swapped
+            bench.disconnect()
+            waiting.clear()
+            bench.connect()
+            ask(bench.frame(acknowledged()), step)
+        if fate == "audit":
+            ask(bench.adapter.on_timer(0, now_ns, bench.emit), step)
+        message = venue.diffs[index]
+        for _ in range(2 if fate == "twice" else 1):
+            ask(bench.frame(message.replace('"bids":[', '"bids":["x",') if fate == "damaged" else message), step + 1)
+        answered, age, later = answers[step]
+        if waiting and answered:
+            fetch, asked_at = waiting.pop(0)
+            oldest = asked_at if fetch.delay_ns >= 3 * SECOND else 0
+            ask(bench.answer(fetch, venue.snapshot(max(step + 1 - age, oldest), later)), step + 1)
+        check_records(bench.records)
+        book, last, valid = rebuilt(bench)
+        if valid and index <= step:  # what was overtaken is still to come
+            assert book == venue.state_at(last)
+    if not swapped:
+        assert bench.adapter.counts.gaps == 0
 
 
 # ---- the real venue ---------------------------------------------------------------------------------------
