@@ -46,9 +46,9 @@ def _remove_folders_of_dead_sessions() -> None:
 
 
 def _folders() -> set[Path]:
-    """The folders of all runs and tests in shared memory, but for those of test sessions."""
+    """The folders of all runs and tests in shared memory, but for those of test sessions, and for REST budgets."""
     found = {*SHARED_MEMORY.glob("mdring-*"), *RUNS_DIRECTORY.glob("*")}
-    return {path for path in found if not path.name.startswith(PREFIX)}
+    return {path for path in found if not path.name.startswith(PREFIX) and path != rest_budgets(path.with_suffix(""))}
 
 
 def _mapped_files() -> str:
