@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -29,11 +30,11 @@ _RING_SLOTS: Final = 1024
 @cache
 def library() -> ctypes.CDLL:
     """limits.c, compiled for this machine."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    require(compiler is not None, "no C compiler found to build benchmarks/limits.c")
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang") or ""
+    require(bool(compiler), "no C compiler found to build benchmarks/limits.c")
     with tempfile.TemporaryDirectory() as directory:
         built = Path(directory) / "limits.so"
-        subprocess.run([str(compiler), "-O3", "-shared", "-fPIC", str(_SOURCE), "-o", str(built)], check=True)
+        subprocess.run([*shlex.split(compiler), "-O3", "-shared", "-fPIC", str(_SOURCE), "-o", str(built)], check=True)
         loaded = ctypes.CDLL(str(built))
     loaded.copy_memory.restype = ctypes.c_uint64
     loaded.send_open_loop.restype = ctypes.c_int64

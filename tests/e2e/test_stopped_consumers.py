@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 import mdring
+from mdring.config import load
 from mdring.counters import Counter, Counters
 from mdring.run_folder import find_run
 from tests.runs import temporary_directory
@@ -20,6 +21,7 @@ from tests.runs import temporary_directory
 ROOT = Path(__file__).parents[2]
 TAPE_SLOTS = 65_536
 CONSUMERS, STOPPED = 20, 5
+INSTRUMENTS = sum(len(venue.subscriptions) for venue in load(ROOT / "config.toml").enabled_venues)
 
 # Follows the tape until it is told that nothing more comes, and says what it has then.
 FOLLOWER = """
@@ -65,7 +67,7 @@ def test_stopped_consumers_report_their_exact_loss_and_heal_their_books() -> Non
         followers: list[subprocess.Popen[str]] = []
         try:
             with mdring.attach("many", directory=runs, books=True, wait_s=60) as tape:
-                while sum(tape.books[i].valid for i in tape.books or ()) < 5:
+                while sum(tape.books[i].valid for i in tape.books or ()) < INSTRUMENTS:
                     tape.wait(10)
                     tape.poll()
                 followers += [follow(runs) for _ in range(CONSUMERS)]
@@ -100,6 +102,6 @@ def test_stopped_consumers_report_their_exact_loss_and_heal_their_books() -> Non
         assert all(answer["lost"] > 0 for answer in answers[:STOPPED])
         last = answers[-1]
         assert {(answer["position"], answer["valid"], answer["books"]) for answer in answers} == {
-            (last["position"], 5, last["books"])
+            (last["position"], INSTRUMENTS, last["books"])
         }
         assert restarts == 0
