@@ -12,7 +12,8 @@ The venue's rules, and what follows from them where it says nothing:
 2. Discard diffs with ``microtimestamp`` <= S, apply the others in the order in which they come.
 3. A snapshot is up to 2.6 s old when it comes. It counts if no diff can be missing between S and the oldest one held:
    S is not below the diff before that, or, if nothing came before, not below that one itself. If nothing has come at
-   all, it counts if it was asked for long enough after the subscription (``QUIET_NS``).
+   all, it counts if it was asked for long enough after the subscription (``QUIET_NS``). A diff that cannot be read is
+   as a new subscription, for its stamp is not known.
 4. ``microtimestamp`` never falls. Two diffs may have the same one.
 5. Size 0 deletes. A diff never deletes what is not there, and leaves no book crossed.
 
@@ -262,7 +263,8 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         self._audit = Audit(f"{self._channel.instrument} audit {self._audits}")
         if self._seen:
             self._audit.hold(self._seen, self._seen, _NO_CHANGE, 0)
-        return (Fetch(self._audit.tag, self._url, 1, QUIET_NS, self._connection),)
+        waits = "" if self.book.valid else self._channel.instrument
+        return (Fetch(self._audit.tag, self._url, 1, QUIET_NS, self._connection, waits),)
 
     def _on_audit(self, audit: Audit, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Its snapshot is there. What is newer in it than the newest diff is waited for. An audit that fails says
