@@ -36,6 +36,7 @@ INSTRUMENT: Final = np.dtype(
 """A row of the table. Texts are UTF-8, NUL-padded."""
 
 FINGERPRINT: Final = fingerprint_of(fields_text("INSTRUMENT", INSTRUMENT))
+_WILD: Final = frozenset("*?[")
 _ROWS_WORD: Final = 0  # of the header's writer block: the highest id in use
 
 
@@ -85,6 +86,8 @@ class InstrumentTable:
         self._header: Words = mapped.writer_block
         self._known: list[Instrument] = []
         self._by_name: dict[str, Instrument] = {}
+        self._by_text: dict[str, list[Instrument]] = {}  # by instrument and canonical symbol, of the first so many:
+        self._indexed = 0
 
     @classmethod
     def create(cls, path: Path, *, run_id: int, capacity: int = 4096) -> Self:
@@ -123,20 +126,19 @@ class InstrumentTable:
         return self._known[-1]
 
     def _refresh(self) -> None:
-        for number in range(len(self._known) + 1, self._header.load(_ROWS_WORD) + 1):
-            row = self._rows[number]
+        new = self._rows[len(self._known) + 1 : self._header.load(_ROWS_WORD) + 1]
+        # All fields of all rows at once: a joiner of thousands of instruments waits for this.
+        for number, venue_id, price_exponent, size_exponent, _, *texts, _ in new.tolist():
+            venue, instrument, canonical_symbol, base, quote = (text.decode() for text in texts)
             known = Instrument(
-                int(row["id"]), int(row["venue_id"]), row["venue"].decode(), row["instrument"].decode(),
-                row["canonical_symbol"].decode(), int(row["price_exponent"]), int(row["size_exponent"]),
-                row["base"].decode(), row["quote"].decode(),
-            )  # fmt: skip
+                number, venue_id, venue, instrument, canonical_symbol, price_exponent, size_exponent, base, quote
+            )
             self._known.append(known)
             self._by_name[known.name] = known
 
     def __len__(self) -> int:
         """Number of rows, row 0 not counted; ids are 1..len."""
-        self._refresh()
-        return len(self._known)
+        return self._header.load(_ROWS_WORD)
 
     def __iter__(self) -> Iterator[Instrument]:
         self._refresh()
@@ -163,12 +165,20 @@ class InstrumentTable:
     def select(self, pattern: str) -> list[Instrument]:
         """Rows matching ``[venue:]name``; name is an instrument or a canonical symbol; ``*`` and ``?`` are wild."""
         venue, separator, name = pattern.rpartition(":")
-        return [
-            row
-            for row in self
-            if (not separator or fnmatchcase(row.venue, venue))
-            and (fnmatchcase(row.instrument, name) or fnmatchcase(row.canonical_symbol, name))
-        ]
+        if _WILD.isdisjoint(name):
+            rows = self._called(name)
+        else:
+            rows = [row for row in self if fnmatchcase(row.instrument, name) or fnmatchcase(row.canonical_symbol, name)]
+        return [row for row in rows if not separator or fnmatchcase(row.venue, venue)]
+
+    def _called(self, name: str) -> list[Instrument]:
+        """Rows with this instrument or canonical symbol."""
+        self._refresh()
+        for row in self._known[self._indexed :]:
+            for text in {row.instrument, row.canonical_symbol}:
+                self._by_text.setdefault(text, []).append(row)
+        self._indexed = len(self._known)
+        return self._by_text.get(name, [])
 
     @property
     def columns(self) -> np.ndarray[Any, np.dtype[np.void]]:

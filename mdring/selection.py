@@ -63,7 +63,7 @@ class Selection:
         kinds = None if self.kinds is None or other.kinds is None else self.kinds | other.kinds
         patterns = None
         if self.patterns is not None and other.patterns is not None:
-            patterns = self.patterns + tuple(name for name in other.patterns if name not in self.patterns)
+            patterns = tuple(dict.fromkeys(self.patterns + other.patterns))
         return self if (kinds, patterns) == (self.kinds, self.patterns) else Selection(kinds, patterns)
 
     def refresh(self, table: InstrumentTable) -> bool:
@@ -71,6 +71,9 @@ class Selection:
         known = len(table)
         if known < len(self._mask):
             return False
+        if self.patterns is None:
+            self._mask = np.ones(known + 1, dtype=bool)
+            return True
         mask = np.zeros(known + 1, dtype=bool)
         mask[0] = True  # the venue as a whole
         wanted = [instrument_id for instrument_id in self.ids(table) if instrument_id <= known]

@@ -204,6 +204,31 @@ def test_rows_are_selected_by_venue_name_and_wildcards(table: InstrumentTable) -
     }  # fmt: skip
 
 
+def test_a_whole_name_selects_what_a_pattern_does(path: Path, table: InstrumentTable) -> None:
+    attached = InstrumentTable.attach(path)
+    append(table)
+    append(table, "ETHUSDT", canonical_symbol="ETH-USDT")
+    assert [row.id for row in attached.select("BTC-USDT")] == [1]
+    append(table, "BTC-USDT", venue="okx")  # one text, twice
+    append(table, price_exponent=-3)
+    append(table, "BTC-USDT", venue="third", canonical_symbol="XBT")
+    for name in ("BTC-USDT", "BTCUSDT", "ETHUSDT", "XBT", "okx:BTC-USDT", "*:BTC-USDT", "okx:BTCUSDT", "BTC", "", ":"):
+        venue, separator, last = name.rpartition(":")
+        as_pattern = f"{venue}{separator}[{last[0]}]{last[1:]}" if last else name
+        assert attached.select(name) == attached.select(as_pattern), name
+    assert [row.id for row in attached.select("BTC-USDT")] == [1, 3, 4, 5]
+
+
+def test_a_whole_name_is_not_sought_row_by_row(table: InstrumentTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(table)
+
+    def sought(text: str, pattern: str) -> bool:
+        raise AssertionError(f"{text} was compared with {pattern}: that is quadratic for a list of names")
+
+    monkeypatch.setattr(instrument, "fnmatchcase", sought)
+    assert [row.id for row in table.select("BTC-USDT")] == [1]
+
+
 def test_prices_and_sizes_are_exact_decimals(table: InstrumentTable) -> None:
     row = append(table)
     assert row.price(10850012) == Decimal("108500.12")
