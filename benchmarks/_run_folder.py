@@ -47,6 +47,9 @@ def run_folder(
         claim = claim_run(Path(directory) / "bench")
         run_id = time.time_ns()
         segments = RunSegments.create(claim.folder, config, run_id)
+        for venue, venue_id in config.venue_ids.items():
+            for number in range(instruments):
+                segments.instruments.append(venue_id, venue, f"I{number}", f"I{number}-USD", -2, -8)
         write_config(claim.folder, config)
         write_info(claim.folder, RunInfo("bench", run_id, os.getpid(), "bench", config.venue_ids))
         try:

@@ -1,32 +1,34 @@
-"""Late join: from nothing to consistent books of 1,000 instruments, while the tape runs.
+"""Late join: from nothing to consistent books of 1,000 instruments, at random moments while the tape runs.
 
 ::
 
     process 1 ── deltas ──▶ tape ──▶ process 2, the book keeper ──▶ checkpoints
                              └───────────────────┬───────────────────────┘
-                                                join() ── this process
+                                            attach(books=True) ── this process
 
-The answer is checked: a joiner that follows the tape to its end has the books of one who joins there, and those of
-one who was there from the start.
+The answer is checked: each time, every book equals the one of a consumer that was there from the start, at the very
+seq of the join, or, every other time, at a later one to which the joiner has followed the tape.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.synchronize import Event
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+import mdring
 from benchmarks._harness import FORK, Result, latency, measure, peer, require
-from benchmarks._run_folder import attach_ring, open_reader, open_writer, run_folder
+from benchmarks._run_folder import open_reader, open_writer, run_folder
 from mdring.book import BookSet
 from mdring.book.keeper import BookKeeper
-from mdring.book.late_join import Joined, join
 from mdring.config import BooksConfig
 from mdring.record import RECORD, Flags, Kind, Side
 from mdring.ring.idle import idle_strategy
@@ -37,7 +39,6 @@ TAPE_SLOTS: Final = 1 << 19
 RATE: Final = 100_000
 """Deltas per second while others join: many times what the busiest venues send."""
 _PACE_S: Final = 0.005
-_SECONDS_OF_LOAD: Final = 6.0
 
 
 def snapshots(levels: int) -> npt.NDArray[np.void]:
@@ -71,7 +72,7 @@ def deltas(count: int, levels: int, seed: int) -> npt.NDArray[np.void]:
     return made
 
 
-def write(folder: RunFolder, levels: int, seconds: float) -> None:
+def write(folder: RunFolder, levels: int, is_over: Event) -> None:
     """Process 1."""
     writer = open_writer(folder.tape)
     image = snapshots(levels)
@@ -81,10 +82,11 @@ def write(folder: RunFolder, levels: int, seconds: float) -> None:
         writer.publish(image[begin : begin + whole_groups].copy())
         time.sleep(0.001)  # the keeper shares the machine's cores
     per_step = int(RATE * _PACE_S)
-    for step in range(int(seconds / _PACE_S)):
+    for step in itertools.count():
         writer.publish(deltas(per_step, levels, step))
         writer.wake()
-        time.sleep(_PACE_S)
+        if is_over.wait(_PACE_S):
+            return
 
 
 @contextmanager
@@ -109,47 +111,67 @@ def content(books: BookSet) -> list[tuple[bool, bytes, bytes]]:
     return [(books[i].valid, books[i].bids().tobytes(), books[i].asks().tobytes()) for i in range(1, INSTRUMENTS + 1)]
 
 
-def joins(levels: int, scale: float) -> Result:
-    """Times of joins under load, ms."""
+class Witness:
+    """A consumer that is there from the start."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._books, self._reader = BookSet(), open_reader(folder.tape)
+        self._batch = np.zeros(1 << 16, dtype=RECORD)
+
+    def follow(self, seq: int) -> bool:
+        """Go on to ``seq``; whether all books are valid then."""
+        while self._reader.position < seq:
+            missing = seq - self._reader.position
+            self._books.apply(self._batch, self._reader.poll(self._batch[: min(missing, len(self._batch))]))
+        require(self._reader.lost == 0, "the witness was lapped")
+        return len(self._books) == INSTRUMENTS and all(self._books[i].valid for i in self._books)
+
+    def check(self, books: BookSet, seq: int) -> None:
+        """Require that ``books``, as of ``seq``, are the witness's."""
+        require(self.follow(seq), "a book of the witness is invalid")
+        require(content(books) == content(self._books), f"a joined book is not the witness's at seq {seq}")
+
+
+def joins(levels: int, count: int) -> Result:
+    """ms from ``attach`` to consistent books, under load and at random moments; each time all books are checked.
+
+    Every other joiner follows the tape for a while before it is.
+    """
+    draw = np.random.default_rng(levels)
+    over = FORK.Event()
     with (
         run_folder(["venue"], tape_slots=TAPE_SLOTS, books=BooksConfig(), instruments=INSTRUMENTS) as folder,
         keeper(folder),
+        peer(write, folder, levels, over),
     ):
-        tape = attach_ring(folder.tape)
-        witness, everything = BookSet(), open_reader(folder.tape)
-        batch = np.zeros(1 << 16, dtype=RECORD)
-        times: list[float] = []
-        kept: list[Joined] = []
-        seconds = _SECONDS_OF_LOAD * scale
-        with peer(write, folder, levels, seconds) as writer:
-            while writer.is_alive():
-                while count := everything.poll(batch):
-                    witness.apply(batch, count)
-                if not (1 in witness and INSTRUMENTS in witness and witness[INSTRUMENTS].valid):
-                    continue
-                start = time.perf_counter_ns()
-                joined = join(folder, tape, wait_s=10.0)
-                times.append((time.perf_counter_ns() - start) / 1e6)
-                require(sum(joined.books[i].valid for i in joined.books) == INSTRUMENTS, "a joined book is invalid")
-                if len(kept) < 3:
-                    kept.append(joined)
-                time.sleep(0.02)
-        while count := everything.poll(batch):
-            witness.apply(batch, count)
-        require(everything.lost == 0, "the witness was lapped")
-        expected = content(witness)
-        require(content(join(folder, tape, wait_s=10.0).books) == expected, "a joined book is not the witness's")
-        for joined in kept:
-            reader = open_reader(folder.tape, joined.seq)
-            while count := reader.poll(batch):
-                joined.books.apply(batch, count)
-            if reader.lost == 0:  # the tape still had all that came since
-                require(content(joined.books) == expected, "a book that was followed is not the witness's")
-    name = f"join {INSTRUMENTS:,} books of 2 x {levels} levels, {RATE:,} deltas/s"
-    return latency(name, np.array(times), "ms", target=10.0 if levels <= 100 else None)
+        witness, tape = Witness(folder), open_reader(folder.tape)
+        while not witness.follow(tape.cursor):
+            time.sleep(_PACE_S)
+        times = np.zeros(count)
+        for index in range(count):
+            time.sleep(draw.uniform(0.0, 0.01))
+            start = time.perf_counter_ns()
+            joined = mdring.attach("bench", directory=folder.path.parent, books=True)
+            times[index] = (time.perf_counter_ns() - start) / 1e6
+            with joined:
+                books = joined.books
+                require(books is not None and len(books) == INSTRUMENTS, "not every book was joined")
+                assert books is not None
+                require(all(books[i].valid for i in books), "a joined book is invalid")
+                for _ in range(index % 2 * int(draw.integers(1, 4))):
+                    joined.wait(1.0)
+                    joined.poll()
+                require(joined.lost == 0, "a joiner was lapped")
+                witness.check(books, joined.position)
+        over.set()
+    name = f"attach to {INSTRUMENTS:,} books of 2 x {levels} levels, {RATE:,} deltas/s, {count:,} times"
+    return latency(name, times, "ms", target=10.0 if levels <= 100 else None)
 
 
 def run(options: argparse.Namespace) -> Sequence[Result]:
     """All figures of late joins."""
-    parts = [(f"{levels} levels", partial(joins, levels, options.scale)) for levels in (50, 100)]
+    wanted = ((50, 200), (100, 1000))
+    parts = [
+        (f"{levels} levels", partial(joins, levels, max(4, int(count * options.scale)))) for levels, count in wanted
+    ]
     return measure("latejoin", parts)

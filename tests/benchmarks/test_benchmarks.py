@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("benchmark", ["ring", "fanout", "sequencer", "decode", "poll"])
+@pytest.mark.parametrize("benchmark", ["ring", "fanout", "sequencer", "decode", "poll", "latejoin"])
 def test_benchmark_gives_figures_whose_answer_is_right(benchmark: str, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     done = subprocess.run(
