@@ -8,6 +8,7 @@
 
 A reader registers nothing and shares nothing with the others, so another one costs the writer only the cache lines
 that it takes away. With more processes than cores the kernel divides the cores, and the figure falls accordingly.
+What consumers cost the sequencer in CPU time, whether they block, poll or are stopped, is measured beside it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
-from benchmarks._harness import Result, cores_for, measure
+from benchmarks._followers import costs
+from benchmarks._harness import Part, Result, cores_for, measure
 from benchmarks.ring import throughput
 
 READERS: Final = (1, 2, 4)
@@ -35,5 +37,6 @@ def fan_out(readers: int, count: int, cores: list[int | None] | None) -> Result:
 def run(options: argparse.Namespace) -> Sequence[Result]:
     """All figures of one to N."""
     count = max(10 * BATCH, int(1_000_000 * options.scale))
-    parts = [(f"{readers} readers", partial(fan_out, readers, count, options.cores)) for readers in READERS]
+    parts: list[Part] = [(f"{readers} readers", partial(fan_out, readers, count, options.cores)) for readers in READERS]
+    parts.append(("the sequencer's CPU time", partial(costs, options.scale, rounds=3 if options.scale >= 1 else 1)))
     return measure("fanout", parts)
