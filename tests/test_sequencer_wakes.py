@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,9 @@ def test_a_batch_costs_one_system_call_whoever_waits(
         calls, woken = np.fromfile(counts, dtype=np.uint64).tolist()
         return calls, woken
 
+    def is_told(batches: int) -> bool:
+        return calls_and_woken()[0] >= batches
+
     with temporary_run(tape_slots=1 << 14) as run:
         with counted_sequencer(run, counter, counts), sleeping_consumers(run, consumers) as pids:
             writer = open_writer(run.rings["alpha"])
@@ -116,7 +120,7 @@ def test_a_batch_costs_one_system_call_whoever_waits(
                 writer.publish(records(1, venue_id=1))
                 writer.wake()
                 published += 1
-                wait_until(lambda told=published: calls_and_woken()[0] >= told, "the batch is told")
+                wait_until(partial(is_told, published), "the batch is told")
                 calls, woken = calls_and_woken()
                 assert calls == published
                 assert woken - before <= consumers
