@@ -166,6 +166,10 @@ class TestTheShippedFile:
         venues = load(SHIPPED).enabled_venues
         assert [each.id for each in venues] == [each.adapter for each in venues] and venues[0].id == "binance"
 
+    def test_names_every_venue_that_there_is_an_adapter_for(self) -> None:
+        project = tomllib.loads((SHIPPED.parent / "pyproject.toml").read_text())["project"]
+        assert [each.adapter for each in load(SHIPPED).venues] == sorted(project["entry-points"]["mdring.adapters"])
+
     def test_shows_every_key_with_its_default(self) -> None:
         document = tomllib.loads(SHIPPED.read_text())
         shown = document.pop("venues")[0]
