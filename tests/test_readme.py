@@ -77,8 +77,8 @@ def demo(own_runs: Path) -> Iterator[None]:
 
 
 PRINTED = (
-    (r"\d+ (BUY|SELL) \d+\.\d+ at \d+\.\d+\n", -signal.SIGINT),  # the trades
-    (r"\d+ \d+\.\d+ \d+\.\d+ [+-]\d\.\d{3}\n", 0),  # the book
+    (r"\d+ (binance|bybit|okx) (BUY|SELL) \d+\.\d+ at \d{5}\.\d+\n", -signal.SIGINT),  # the trades
+    (r"\d+ (binance|bybit|okx) \d{5}\.\d+ \d{5}\.\d+ [+-]\d\.\d{3}\n", 0),  # the book
 )
 """What each python block prints, line by line, and how it ends on Ctrl-C."""
 
