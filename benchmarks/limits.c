@@ -103,7 +103,7 @@ int64_t send_open_loop(int descriptor, const uint8_t *bytes, const uint64_t *off
 
 /* The way of a frame from the wire to a callback with nothing on it but what wakes its processes: bytes come on a
  * socket to the first, which counts the frames of `size` bytes in a word; the next ones hand the count on from word to
- * word, each spinning for `spin_ns` before it sleeps. */
+ * word, each yielding for `spin_ns` before it sleeps. */
 static inline void hand_on(uint64_t *word, uint64_t frames) {
     store_release_u64(word, frames);
     mdring_futex_wake_all(word);
@@ -112,7 +112,7 @@ static inline void hand_on(uint64_t *word, uint64_t frames) {
 static inline uint64_t wait_beyond(uint64_t *word, uint64_t seen, uint64_t spin_ns) {
     for (uint64_t begun = now_ns(), frames;;) {
         if ((frames = load_acquire_u64(word)) != seen) return frames;
-        if (now_ns() - begun < spin_ns) cpu_relax();
+        if (now_ns() - begun < spin_ns) sched_yield();
         else mdring_futex_wait(word, seen, 1000000000u);
     }
 }

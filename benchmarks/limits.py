@@ -115,7 +115,7 @@ def tcp_round_trips(count: int, cores: list[int | None], size: int = 200) -> npt
     return times[count // 10 :]
 
 
-def wake_chain(count: int, rate: int, spin_us: int = 20, size: int = 200) -> npt.NDArray[np.float64]:
+def wake_chain(count: int, rate: int, spin_us: int = 100, size: int = 200) -> npt.NDArray[np.float64]:
     """µs from the send of a frame to the last of three processes that wake one another, at ``rate`` frames/s: one by a
     TCP socket, two by a futex, as worker, sequencer and strategy do. All in C, and nothing is done on the way."""
     shared = mmap.mmap(-1, 4096)

@@ -118,7 +118,7 @@ class SequencerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """``[sequencer]``: how the sequencer waits, and how much it takes from one venue ring at a time."""
 
     idle: Idle = "block"
-    spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 20  # spun before an idle ``block`` sleeps
+    spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 100  # looked and yielded before an idle ``block`` sleeps
     cpu: Cpu | None = None  # absent: any
     max_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1024  # records
 
@@ -133,7 +133,7 @@ class BooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     levels: Annotated[int, Meta(ge=1, le=1_000)] = 50  # a side, in the book table; late joins give complete books
     checkpoint_bytes: Annotated[int, Meta(ge=0, le=2**36)] = 0  # 0: see Config.checkpoint_bytes
     idle: Idle = "block"
-    spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # spun before an idle ``block`` sleeps
+    spin_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 0  # looked and yielded before an idle ``block`` sleeps
     pause_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
     cpu: Cpu | None = None  # absent: any
 

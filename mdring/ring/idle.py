@@ -14,7 +14,7 @@ from mdring.ring._ring import IDLE_BACKOFF, IDLE_BLOCK, IDLE_SPIN, IDLE_YIELD
 
 @dataclass(frozen=True)
 class IdleStrategy:
-    """How to wait: a native strategy, after spinning for ``spin_ns``."""
+    """How to wait: a native strategy, after looking again and again for ``spin_ns``, with a yield between two looks."""
 
     alias: str
     native: int
@@ -28,8 +28,9 @@ IDLE_STRATEGIES: Final[dict[str, IdleStrategy]] = {
     "yield": IdleStrategy("yield", IDLE_YIELD, 20_000),
     # Sleeps of 1 us to 1 ms: about 1 % of a core when idle, wakes up to 1 ms late, never needs a wake-up call.
     "backoff": IdleStrategy("backoff", IDLE_BACKOFF, 20_000),
-    # Spins briefly, then sleeps on the cursor's futex: no CPU when idle, wakes in some 10 us. The default.
-    "block": IdleStrategy("block", IDLE_BLOCK, 20_000),
+    # Yields for a while, then sleeps on the cursor's futex: no CPU when idle, wakes in some 10 us. The default. Where
+    # data comes often it seldom sleeps; and as it yields, processes that share two cores do not hold each other up.
+    "block": IdleStrategy("block", IDLE_BLOCK, 100_000),
 }
 
 

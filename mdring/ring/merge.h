@@ -194,7 +194,7 @@ static inline void mdring_merge_block(mdring_merge *merge, uint64_t timeout_ns) 
     store_release_u64(merge->waiting, 0);
 }
 
-/* Duty cycles for `slice_ns`, idling by a strategy; returns as mdring_merge_work does, summed up. */
+/* Duty cycles for `slice_ns`, idling by a strategy as mdring_wait does; returns as mdring_merge_work does, summed up. */
 static inline int64_t mdring_merge_run(mdring_merge *merge, mdring_idle idle, uint64_t spin_ns, uint64_t slice_ns) {
     uint64_t start = mdring_clock_ns(CLOCK_MONOTONIC), busy = start, now = start, pause_ns = MDRING_BACKOFF_MIN_NS;
     int64_t total = 0;
@@ -209,9 +209,9 @@ static inline int64_t mdring_merge_run(mdring_merge *merge, mdring_idle idle, ui
         }
         if (now - start >= slice_ns) return total;
         if (work > 0) continue;
-        if (idle == MDRING_IDLE_SPIN || now - busy < spin_ns) {
+        if (idle == MDRING_IDLE_SPIN) {
             cpu_relax();
-        } else if (idle == MDRING_IDLE_YIELD) {
+        } else if (idle == MDRING_IDLE_YIELD || now - busy < spin_ns) {
             sched_yield();
         } else if (idle == MDRING_IDLE_BACKOFF) {
             struct timespec pause = mdring_timespec(pause_ns);

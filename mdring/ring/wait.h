@@ -69,7 +69,9 @@ static inline bool mdring_futex_wait_any(uint64_t *const *words, const uint64_t 
     return syscall(SYS_futex_waitv, waiters, count, 0, &deadline, CLOCK_MONOTONIC) >= 0 || errno != ENOSYS;
 }
 
-/* Wait for record `seq`; true if it (or a lap) is there. Returns false after `timeout_ns`, or when a signal came. */
+/* Wait for record `seq`; true if it (or a lap) is there. Returns false after `timeout_ns`, or when a signal came. Only
+ * MDRING_IDLE_SPIN keeps the core to itself: the others yield for `spin_ns` first, so that the process that is waited
+ * for runs if it shares the core. */
 static inline bool mdring_wait(const mdring_ring *ring, uint64_t seq, mdring_idle idle, uint64_t spin_ns,
                                uint64_t timeout_ns) {
     uint64_t start = mdring_clock_ns(CLOCK_MONOTONIC), pause_ns = MDRING_BACKOFF_MIN_NS;
@@ -80,8 +82,8 @@ static inline bool mdring_wait(const mdring_ring *ring, uint64_t seq, mdring_idl
         }
         uint64_t waited = mdring_clock_ns(CLOCK_MONOTONIC) - start;
         if (waited >= timeout_ns) return false;
-        if (idle == MDRING_IDLE_SPIN || waited < spin_ns) continue;
-        if (idle == MDRING_IDLE_YIELD) {
+        if (idle == MDRING_IDLE_SPIN) continue;
+        if (idle == MDRING_IDLE_YIELD || waited < spin_ns) {
             sched_yield();
         } else if (idle == MDRING_IDLE_BACKOFF) {
             struct timespec pause = mdring_timespec(pause_ns);

@@ -7,7 +7,6 @@ tests that give an adapter frame by frame.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -170,10 +169,11 @@ class Laws:
         """Check the next part, of whole event groups."""
         for group in groups(records):
             self._check_group(group)
-            for row in group:
-                kind = Kind(int(row["kind"]))
-                check_row(row, kind)
-                self._check_place(row, kind)
+        for kind in np.unique(records["kind"]).tolist():
+            check_rows(records[records["kind"] == kind], Kind(kind))
+        columns = (records[name].tolist() for name in ("instrument_id", "kind", "flags", "channel_seq"))
+        for instrument, kind, flags, channel_seq in zip(*columns, strict=True):
+            self._check_place(instrument, Kind(kind), flags, channel_seq)
 
     def _check_group(self, group: npt.NDArray[np.void]) -> None:
         assert len(set(group["ts_recv"].tolist())) == 1, "one message has one ts_recv"
@@ -184,13 +184,12 @@ class Laws:
             if Kind.LEVEL in group["kind"] or Kind.CLEAR in group["kind"]:
                 assert group[0]["kind"] == Kind.CLEAR, "an image of a book begins with CLEAR"
 
-    def _check_place(self, row: np.void, kind: Kind) -> None:
-        instrument = int(row["instrument_id"])
+    def _check_place(self, instrument: int, kind: Kind, flags: int, channel_seq: int) -> None:
         key = instrument, DATA_TYPE_OF_KIND[kind]
-        assert row["channel_seq"] == self._last_seq.get(key, 0) + 1, f"channel_seq of {key}"
-        self._last_seq[key] = int(row["channel_seq"])
+        assert channel_seq == self._last_seq.get(key, 0) + 1, f"channel_seq of {key}"
+        self._last_seq[key] = channel_seq
         if kind is Kind.CLEAR:
-            self._valid[instrument] = bool(row["flags"] & Flags.SNAPSHOT)
+            self._valid[instrument] = bool(flags & Flags.SNAPSHOT)
         elif kind is Kind.LEVEL:
             assert self._valid.get(instrument), "a level of a book that is not valid"
 
@@ -200,31 +199,32 @@ def check_records(records: npt.NDArray[np.void]) -> None:
     Laws().check(records)
 
 
-def check_row(row: np.void, kind: Kind) -> None:
-    """All that must hold of one record."""
-    view: dict[str, Any] = {name: row.view(VIEW_OF_KIND[kind])[name] for name in VIEW_OF_KIND[kind].names or ()}
-    assert all(not any(value.tobytes()) for name, value in view.items() if name.startswith("_pad"))
+def check_rows(records: npt.NDArray[np.void], kind: Kind) -> None:
+    """All that must hold of each record of a kind."""
+    rows = records.view(VIEW_OF_KIND[kind])
+    names = rows.dtype.names or ()
+    assert not any(np.frombuffer(rows[name].tobytes(), np.uint8).any() for name in names if name.startswith("_pad"))
     match kind:
         case Kind.TRADE:
-            assert view["price"] > 0 and view["size"] > 0 and view["trade_id_format"]
+            assert ((rows["price"] > 0) & (rows["size"] > 0) & (rows["trade_id_format"] > 0)).all()
         case Kind.LEVEL:
-            assert view["price"] > 0 and view["size"] >= 0 and view["side"] in (1, 2)
+            assert ((rows["price"] > 0) & (rows["size"] >= 0) & np.isin(rows["side"], (1, 2))).all()
         case Kind.BBO:
-            assert view["bid_size"] >= 0 and view["ask_size"] >= 0
-            assert (view["bid_price"] > 0) == (view["bid_size"] > 0)
-            assert (view["ask_price"] > 0) == (view["ask_size"] > 0)
+            for side in ("bid", "ask"):
+                price, size = rows[f"{side}_price"], rows[f"{side}_size"]
+                assert ((size >= 0) & ((price > 0) == (size > 0))).all()
         case Kind.LIQUIDATION:
-            assert view["order_price"] > 0 and view["size"] > 0 and view["aggressor"] in (1, 2)
+            assert ((rows["order_price"] > 0) & (rows["size"] > 0) & np.isin(rows["aggressor"], (1, 2))).all()
         case Kind.OPEN_INTEREST:
-            assert view["open_interest"] >= 0
+            assert (rows["open_interest"] >= 0).all()
         case Kind.FUNDING:
-            assert view["next_funding_ts"] >= 0 and view["interval_ns"] >= 0
+            assert ((rows["next_funding_ts"] >= 0) & (rows["interval_ns"] >= 0)).all()
         case _:
             pass
-    assert all(view[name] <= 0 for name in view if name.endswith("_exponent"))
+    assert all((rows[name] <= 0).all() for name in names if name.endswith("_exponent"))
     if kind not in (Kind.CLEAR, Kind.STATUS):
-        assert (view["ts_event"] == 0) == bool(view["flags"] & Flags.BAD_TS_EVENT)
-        assert view["ts_event"] >= 0
+        assert ((rows["ts_event"] == 0) == ((rows["flags"] & Flags.BAD_TS_EVENT) != 0)).all()
+        assert (rows["ts_event"] >= 0).all()
 
 
 # ---- damage -----------------------------------------------------------------------------------------------
