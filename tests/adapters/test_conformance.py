@@ -492,6 +492,7 @@ def test_damaged_frames_raise_nothing_but_protocol_errors_and_yield_no_impossibl
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 @every_venue
 def test_damaged_frames_in_great_number(venue: str) -> None:
     bombard(venue, LONG_FRAMES)
