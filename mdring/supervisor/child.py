@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
-_START_TIMEOUT_NS: Final = 30 * _SECOND  # to the first heartbeat: imports take long on a loaded machine
+_START_TIMEOUT_NS: Final = 30 * _SECOND  # to the first duty cycle: imports take long on a loaded machine
 _MAX_LINE_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 16
 _STANDARD_ERROR: Final = 2
@@ -145,6 +145,7 @@ class Child:
         self._heartbeat_timeout_ns = config.heartbeat_timeout_ms * _MILLISECOND
         self._watch: HeartbeatWatch | None = None
         self._start_limit_ns = 0
+        self._opening_heartbeat = 0  # 0: not seen yet
         self._killed = False
 
     @property
@@ -181,6 +182,7 @@ class Child:
                 theirs.close()
         self._watch = None
         self._killed = False
+        self._opening_heartbeat = 0
         self._start_limit_ns = now_ns + max(_START_TIMEOUT_NS, self._heartbeat_timeout_ns)
 
     def poll(self) -> int | None:
@@ -204,11 +206,14 @@ class Child:
         """Whether the running process gives no sign of life any more, and was not killed for it yet."""
         if self._process is None or self.counters is None or self._killed:
             return False
-        if not self.is_ready():
-            return now_ns > self._start_limit_ns
+        heartbeat = self.counters.load(Counter.HEARTBEAT_NS) if self.is_ready() else 0
         if self._watch is None:
+            # Opening its counters is a process's first heartbeat; its duty cycle, which gives the next, may be far off.
+            self._opening_heartbeat = self._opening_heartbeat or heartbeat
+            if heartbeat == self._opening_heartbeat:
+                return now_ns > self._start_limit_ns
             self._watch = HeartbeatWatch(self._heartbeat_timeout_ns, now_ns)
-        return self._watch.is_stalled(self.counters.load(Counter.HEARTBEAT_NS), now_ns)
+        return self._watch.is_stalled(heartbeat, now_ns)
 
     def send_signal(self, number: signal.Signals) -> None:
         """Signal the process, if it runs."""

@@ -7,10 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mdring.config import SupervisorConfig
+from mdring.counters import Counters
 from mdring.supervisor.child import Child, HeartbeatWatch, RestartPolicy, describe_end
 from tests.supervised import wait_until
 
@@ -63,6 +65,26 @@ def test_a_watcher_that_stood_still_itself_gives_everybody_another_timeout() -> 
     assert not watch.is_stalled(100, 60 * SECOND)
     assert not watch.is_stalled(100, 64 * SECOND)
     assert watch.is_stalled(100, 66 * SECOND)
+
+
+def test_a_child_that_is_still_starting_has_longer_than_the_heartbeat_timeout(
+    selector: selectors.BaseSelector, tmp_path: Path
+) -> None:
+    path = tmp_path / "counters"
+    Counters.create(path, run_id=1)
+    child = Child("starter", ("sleep", "3600"), {}, CONFIG, selector, counters=Counters.attach(path))
+    child.start(0)
+    assert child.pid is not None
+    its_own = Counters.open_as_writer(path, child.pid)  # what it does first; then it imports, for as long as that takes
+    assert [child.is_stalled(second * SECOND) for second in (1, 6, 29)] == [False] * 3
+    assert child.is_stalled(31 * SECOND)
+    its_own.heartbeat()
+    assert [child.is_stalled(second * SECOND) for second in (32, 36, 38)] == [False, False, True]
+    child.kill(60)
+    child.start(100 * SECOND)
+    assert not child.is_stalled(129 * SECOND)  # the heartbeat that is there is the predecessor's
+    child.kill(60)
+    its_own.segment.close()
 
 
 @pytest.mark.parametrize(
