@@ -446,6 +446,10 @@ class Consumer:
         """The instrument of a record's ``instrument_id``. Raises KeyError."""
         return self.instruments.by_id(int(instrument_id))
 
+    def venue(self, venue_id: int) -> str:
+        """The venue of a record's ``venue_id``, the only name that records of a whole venue have."""
+        return next((name for name, number in self._info.venues.items() if number == venue_id), f"venue {venue_id}")
+
     def statistics(self) -> Statistics:
         """What this consumer has seen so far."""
         return Statistics(

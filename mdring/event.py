@@ -25,6 +25,10 @@ def to_float(scaled: int, exponent: int) -> float:
     return scaled / 10**-exponent if exponent < 0 else float(scaled * 10**exponent)
 
 
+def _quote(size: Decimal, price: Decimal | None) -> str:
+    return "none" if price is None else f"{size:f} at {price:f}"
+
+
 class Event(Struct, frozen=True, gc=False):
     """What all records have; the fields are those of RECORD."""
 
@@ -76,6 +80,10 @@ class Trade(Event, frozen=True, gc=False):
         """The double nearest to the size."""
         return to_float(self.size, self.instrument.size_exponent)
 
+    def __str__(self) -> str:
+        aggressor = Aggressor(self.aggressor).name
+        return f"{self.seq} {self.instrument.name} TRADE {aggressor} {self.size_decimal:f} at {self.price_decimal:f}"
+
     @property
     def is_buy(self) -> bool:
         """Whether the buyer crossed the spread."""
@@ -90,6 +98,13 @@ class Bbo(Event, frozen=True, gc=False):
     ask_price: int
     ask_size: int
     instrument: Instrument
+
+    def __str__(self) -> str:
+        bid, ask = (
+            _quote(self.bid_size_decimal, self.bid_price_decimal),
+            _quote(self.ask_size_decimal, self.ask_price_decimal),
+        )
+        return f"{self.seq} {self.instrument.name} BBO {bid} / {ask}"
 
     @property
     def bid_price_decimal(self) -> Decimal | None:
@@ -135,6 +150,15 @@ class Status(Event, frozen=True, gc=False):
     found: int
     detail_bytes: bytes
     instrument: Instrument | None
+
+    def __str__(self) -> str:
+        whose = f"venue {self.venue_id}" if self.instrument is None else self.instrument.name
+        more = [f"reason={self.reason.name}"] if self.reason else []
+        more += [f"data_type={self.data_type.name}"] if self.data_type_code else []
+        more += [
+            f"{name}={value}" for name in ("count", "expected", "found", "detail") if (value := getattr(self, name))
+        ]
+        return " ".join((f"{self.seq} {whose} STATUS {self.state.name}", *more))
 
     @property
     def state(self) -> State:

@@ -168,7 +168,7 @@ class _Driver:
         if isinstance(what, Book):
             what = f"in on_book, {self._tape.instrument(what.instrument_id).name} at seq {what.seq}"
         if what is not None:
-            error.add_note(f"mdring: the strategy's last record: {what}")
+            error.add_note(f"mdring: the strategy's last record: {what!r}")
 
     def _loop(self) -> None:
         due_ns = time.monotonic_ns() + self._timer_ns

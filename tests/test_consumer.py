@@ -231,6 +231,7 @@ def test_an_instrument_scales_to_exact_decimals() -> None:
     with temporary_run() as run:
         add_instruments(run, "BTC-USDT")
         with attach(run) as tape:
+            assert [tape.venue(venue_id) for venue_id in (1, 9)] == ["alpha", "venue 9"]
             btc = tape.instrument(1)
             assert btc.price(7_012_345) == Decimal("70123.45")
             assert btc.size(1) == Decimal("0.00001")

@@ -79,6 +79,9 @@ def test_callbacks_come_in_the_order_of_the_tape_with_values_by_name(run: TestRu
     )  # fmt: skip
     assert isinstance(last, mdring.Trade)
     assert last.seq == 4
+    assert str(first) == f"1 {first.instrument.name} TRADE BUY 0.00001 at 70123.45"
+    assert str(quote) == f"2 {quote.instrument.name} BBO none / 0.0005 at 3500.02"
+    assert str(status) == "3 venue 0 STATUS CONNECTED reason=STARTED detail=hello"
 
 
 def test_only_what_is_overridden_is_delivered(run: TestRun) -> None:
