@@ -6,8 +6,10 @@
 
 The captures are real traffic if there is any (``../shared/captures``, or the folder that MDRING_CAPTURES names), and
 one that is made of the emulated Binance. Each pass goes over it with a new adapter, so books are synchronised, their
-numbers and checksums checked as in a live worker; REST answers come from the capture at once. Peers do the same
-with the same frames, and the books of all must agree at the end. Times are CPU time, on one core.
+numbers and checksums checked as in a live worker; REST answers come from the capture at once (to find them there is
+the benchmark's own work, and not counted). Peers do the same with the same frames, and the books of all must agree at
+the end. Times are CPU time, on one core. We and the peer take turns, and the ratios are those of turns: what else the
+machine does meanwhile then slows both.
 
 The limit is msgspec alone: the same frames, into the same typed structs, and nothing else.
 """
@@ -15,7 +17,6 @@ The limit is msgspec alone: the same frames, into the same typed structs, and no
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import re
 import time
@@ -59,6 +60,7 @@ CAPTURES: Final = Path(os.environ.get("MDRING_CAPTURES", Path(__file__).parents[
 TARGET_RATIO: Final = 8.0
 ALL: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
 _RING_SLOTS: Final = 65_536
+_TURNS: Final = 5  # of ours, and as many of the peer's, by turns
 
 # What the recording program subscribed to.
 _INSTRUMENTS: Final = ("NKNUSDT", "BLZETH", "LRCBTC", "RUNEEUR")
@@ -92,18 +94,23 @@ class _Fetcher:
 
     def __init__(self) -> None:
         self.driver: Driver
-        self.snapshots_ns = 0
+        self.search_ns = 0  # for answers in the capture, which no worker does
+        self.snapshots_ns = 0  # what the driver did with them
         self._responses = Responses()
 
     def submit(self, fetch: Fetch) -> None:
         """Answer at once if the capture has passed the answer."""
+        start = time.thread_time_ns()
         event = self._responses.ask(fetch)
+        self.search_ns += time.thread_time_ns() - start
         if event is not None:
             self._respond(fetch, event)
 
     def reach(self, event: CaptureEvent) -> None:
         """The capture is at this answer."""
+        start = time.thread_time_ns()
         fetch = self._responses.reach(event)
+        self.search_ns += time.thread_time_ns() - start
         if fetch is not None:
             self._respond(fetch, event)
 
@@ -115,6 +122,14 @@ class _Fetcher:
         start = time.thread_time_ns()
         self.driver.on_response(fetch, Response(fetch.tag, event.url, event.status, event.payload))
         self.snapshots_ns += time.thread_time_ns() - start
+
+
+class Turn(NamedTuple):
+    """The median pass of some, in ns: all of it, what is left without the answers of REST; and its records."""
+
+    whole: float
+    plain: float
+    records: npt.NDArray[np.void]
 
 
 class Decoder:
@@ -140,26 +155,36 @@ class Decoder:
         self._reader = open_reader(folder.venue_ring(venue))
         self._batch = np.zeros(_RING_SLOTS, dtype=RECORD)
 
-    def run(self, events: Sequence[CaptureEvent]) -> tuple[int, int, npt.NDArray[np.void], Adapter]:
-        """One pass: ns of CPU in all, ns of these for REST answers, the records, the adapter."""
+    def turn(self, events: Sequence[CaptureEvent], passes: int) -> Turn:
+        """Some passes, one after the other; the answer of each is checked. The first one warms up."""
+        times = np.zeros((passes + 1, 2))
+        for number in range(passes + 1):
+            times[number], records, adapter = self._pass(events)
+            counts = adapter.counts
+            require(counts.gaps == 0 and self.counters.load(Counter.REJECTS) == 0, "gaps or rejects")
+            require(counts.books_valid == counts.books > 0, f"{counts.books_valid} of {counts.books} books in sync")
+        whole, plain = np.median(times[1:], axis=0).tolist()
+        return Turn(whole, plain, records.copy())
+
+    def _pass(self, events: Sequence[CaptureEvent]) -> tuple[tuple[int, int], npt.NDArray[np.void], Adapter]:
+        """One pass: ns of CPU, in all and without what REST answers took; the records; the adapter."""
         adapter, driver, fetcher = self._fresh()
         ours = {connection.connection for connection in adapter.connections()}
         steps = [
             (event, event.payload if event.ev == "recv" else None, event.conn if event.conn in ours else min(ours))
             for event in events
         ]
-        gc.collect()
         start = time.thread_time_ns()
         for event, payload, connection in steps:
             if payload is None:
                 fetcher.reach(event)
             else:
                 driver.on_frame(connection, payload, event.ts)
-        elapsed = time.thread_time_ns() - start
+        whole = time.thread_time_ns() - start - fetcher.search_ns
         count = self._reader.poll(self._batch)
         require(self._reader.lost == 0 and self._publisher.cursor == self._reader.position, "records are missing")
         self._sequencer.words.store(POSITIONS_WORD + 1, self._reader.position)
-        return elapsed, fetcher.snapshots_ns, self._batch[:count], adapter
+        return (whole, whole - fetcher.snapshots_ns), self._batch[:count], adapter
 
     def _fresh(self) -> tuple[Adapter, Driver, _Fetcher]:
         adapter = self._adapter_class(
@@ -200,56 +225,21 @@ def books_of(records: npt.NDArray[np.void], infos: Sequence[InstrumentInfo]) -> 
     return tops
 
 
-class Figures(NamedTuple):
-    """Of the median pass, in ns: all of it, and what is left without the answers of REST; frames; records, in all and
-    without those of snapshots; and the books at the end."""
-
-    whole: float
-    plain: float
-    frames: int
-    records: int
-    deltas: int
-    books: npt.NDArray[np.void]
-
-
-def passes_over(
-    venue: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
-) -> Figures:
-    """Decode a capture again and again; the answer of each pass is checked."""
-    times = np.zeros((passes, 2))
-    with run_folder([venue], ring_slots=_RING_SLOTS) as folder:
-        decoder = Decoder(folder, venue, infos, options)
-        for number in range(passes):
-            elapsed, snapshots, records, adapter = decoder.run(events)
-            times[number] = elapsed, snapshots
-            counts = adapter.counts
-            require(counts.gaps == 0 and decoder.counters.load(Counter.REJECTS) == 0, "gaps or rejects")
-            require(counts.books_valid == counts.books > 0, f"{counts.books_valid} of {counts.books} books in sync")
-        figures = Figures(
-            float(np.median(times[:, 0])), float(np.median(times[:, 0] - times[:, 1])),
-            sum(event.ev == "recv" for event in events), len(records),
-            int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum()), records.copy(),
-        )  # fmt: skip
-        del decoder, records
-    return figures
-
-
-def ours(
-    title: str, events: Sequence[CaptureEvent], infos: Sequence[InstrumentInfo], options: dict[str, str], passes: int
-) -> tuple[list[Result], Tops]:
-    """Frames and records per second of one core, and the books."""
-    found = passes_over("binance", events, infos, options, passes)
-    frames = [event for event in events if event.ev == "recv"]
+def ours(title: str, frames: Sequence[CaptureEvent], turns: Sequence[Turn], passes: int) -> list[Result]:
+    """Frames and records per second of one core."""
+    whole, plain = (float(np.median(times)) for times in ([one.whole for one in turns], [one.plain for one in turns]))
+    records = turns[-1].records
+    deltas = int(((records["flags"] & np.uint8(Flags.SNAPSHOT)) == 0).sum())
     return [
-        Result(name=f"{title}: frames", value=found.frames / found.plain * 1e6, unit="k frames/s", more_is_better=True,
+        Result(name=f"{title}: frames", value=len(frames) / plain * 1e6, unit="k frames/s", more_is_better=True,
                limit=msgspec_alone(frames, passes), limit_name="msgspec alone", contest=f"{title} frames"),
-        Result(name=f"{title}: records of frames", value=found.deltas / found.plain * 1e6, unit="k records/s",
+        Result(name=f"{title}: records of frames", value=deltas / plain * 1e6, unit="k records/s",
                more_is_better=True),
-        Result(name=f"{title}: with snapshots", value=found.frames / found.whole * 1e6, unit="k frames/s",
+        Result(name=f"{title}: with snapshots", value=len(frames) / whole * 1e6, unit="k frames/s",
                more_is_better=True, contest=f"{title} whole"),
-        Result(name=f"{title}: with snapshots", value=found.records / found.whole * 1e6, unit="k records/s",
+        Result(name=f"{title}: with snapshots", value=len(records) / whole * 1e6, unit="k records/s",
                more_is_better=True),
-    ], books_of(found.books, infos)  # fmt: skip
+    ]  # fmt: skip
 
 
 def recorded(venue: str, path: Path, passes: int) -> list[Result]:
@@ -263,11 +253,13 @@ def recorded(venue: str, path: Path, passes: int) -> list[Result]:
     )
     known = {info.instrument: info for info in learn_metadata(learner, path)}
     infos = [known[wish.instrument] for wish in wishes if wish.instrument in known]
-    found = passes_over(venue, events, infos, {}, passes)
+    with run_folder([venue], ring_slots=_RING_SLOTS) as folder:
+        found = Decoder(folder, venue, infos, {}).turn(events, passes)
+    frames = sum(event.ev == "recv" for event in events)
     return [
-        Result(name=f"{venue}, real capture", value=found.frames / found.whole * 1e6, unit="k frames/s",
+        Result(name=f"{venue}, real capture", value=frames / found.whole * 1e6, unit="k frames/s",
                more_is_better=True),
-        Result(name=f"{venue}, real capture", value=found.records / found.whole * 1e6, unit="k records/s",
+        Result(name=f"{venue}, real capture", value=len(found.records) / found.whole * 1e6, unit="k records/s",
                more_is_better=True),
     ]  # fmt: skip
 
@@ -302,25 +294,42 @@ def msgspec_alone(frames: Sequence[CaptureEvent], passes: int) -> float:
     return len(payloads) / float(np.median(times)) * 1e6
 
 
-def against_cryptofeed(title: str, path: Path, results: Sequence[Result], tops: Tops, passes: int) -> list[Result]:
-    """The same frames through cryptofeed, and how many times faster we are."""
-    answer = environment.run("cryptofeed_decode", path, passes, timeout_s=120)
+class PeerTurn(NamedTuple):
+    """As ``Turn``, of cryptofeed; and how many frames it was given."""
+
+    whole: float
+    plain: float
+    frames: int
+
+
+def turn_of_cryptofeed(path: Path, tops: Tops, passes: int) -> PeerTurn:
+    """The same frames through cryptofeed; its books must be ours."""
+    answer = environment.run("cryptofeed_decode", path, passes + 1, timeout_s=120)
     theirs = {name: [(Decimal(p), Decimal(s)) for p, s in levels] for name, levels in answer["tops"].items()}
     if theirs != tops:
         raise environment.PeerFailed(f"cryptofeed_decode: its books differ: {theirs}, ours {tops}")
-    times = np.array(answer["passes"])
-    plain, whole = float(np.median(times[:, 0] - times[:, 1])), float(np.median(times[:, 0]))
+    times = np.array(answer["passes"][1:])
+    return PeerTurn(float(np.median(times[:, 0])), float(np.median(times[:, 0] - times[:, 1])), answer["frames"])
+
+
+def against_cryptofeed(title: str, turns: Sequence[Turn], theirs: Sequence[PeerTurn]) -> list[Result]:
+    """What cryptofeed makes of the frames, and how many times faster we are: the median of the turns' ratios."""
     name = f"cryptofeed {environment.versions()['cryptofeed']}"
-    made = [
-        Result(name=f"{title}: {what}, {name}", value=answer["frames"] / elapsed * 1e6, unit="k frames/s",
-               more_is_better=True, contest=f"{title} {contest}", is_peer=True, series="cryptofeed")
-        for what, contest, elapsed in (("frames", "frames", plain), ("with snapshots", "whole", whole))
-    ]  # fmt: skip
-    for figure in made:
-        mine = next(result for result in results if result.contest == figure.contest)
-        made = [*made, Result(name=f"  ÷ {figure.name}", value=mine.value / figure.value, unit="×",
-                              more_is_better=True, target=TARGET_RATIO)]  # fmt: skip
-    return made
+    measured = {
+        "frames": [(mine.plain, its.plain) for mine, its in zip(turns, theirs, strict=True)],
+        "with snapshots": [(mine.whole, its.whole) for mine, its in zip(turns, theirs, strict=True)],
+    }
+    results: list[Result] = []
+    for what, pairs in measured.items():
+        times = np.array(pairs)
+        results += [
+            Result(name=f"{title}: {what}, {name}", value=theirs[0].frames / float(np.median(times[:, 1])) * 1e6,
+                   unit="k frames/s", more_is_better=True, contest=f"{title} {'whole' if what != 'frames' else what}",
+                   is_peer=True, series="cryptofeed"),
+            Result(name=f"  ÷ {title}: {what}, {name}", value=float(np.median(times[:, 1] / times[:, 0])), unit="×",
+                   more_is_better=True, target=TARGET_RATIO),
+        ]  # fmt: skip
+    return results
 
 
 def _wanted(path: Path) -> Iterator[CaptureEvent]:
@@ -336,10 +345,18 @@ def decode(path: Path, title: str, instruments: Sequence[str], options: dict[str
     adapter = adapter_class(adapter_class.endpoints, msgspec.convert(options, adapter_class.options), subscriptions)
     known = {info.instrument: info for info in learn_metadata(adapter, path)}
     infos = [known[instrument] for instrument in instruments]
-    results, tops = ours(title, list(_wanted(path)), infos, options, passes)
-    if environment.has("cryptofeed"):
-        results += against_cryptofeed(title, path, results, tops, max(3, passes // 10))
-    return results
+    events = list(_wanted(path))
+    turns: list[Turn] = []
+    theirs: list[PeerTurn] = []
+    with run_folder(["binance"], ring_slots=_RING_SLOTS) as folder:
+        decoder = Decoder(folder, "binance", infos, options)
+        for _ in range(_TURNS):
+            turns.append(decoder.turn(events, max(2, passes // _TURNS)))
+            if environment.has("cryptofeed"):
+                tops = books_of(turns[-1].records, infos)
+                theirs.append(turn_of_cryptofeed(path, tops, max(2, passes // _TURNS // 10)))
+    results = ours(title, [event for event in events if event.ev == "recv"], turns, passes)
+    return results + (against_cryptofeed(title, turns, theirs) if theirs else [])
 
 
 def run(options: argparse.Namespace) -> Sequence[Result]:
