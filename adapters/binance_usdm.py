@@ -610,8 +610,6 @@ class BinanceUsdmAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. The stream's name, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
-        if self.direct.take(message, emit):
-            return NOTHING
         take = self._takes.get(quoted_after(message, _ENVELOPE) or b"")
         if take is None:
             return self._on_other(connection, message, ts_recv, emit)

@@ -39,7 +39,16 @@ import msgspec
 from msgspec import Struct
 
 from mdring.adapters.coinbase_book import CoinbaseBook, Op
-from mdring.adapters.coinbase_channels import Heartbeat, Match, Statuses, Ticker, Tickers, Trades, Trading
+from mdring.adapters.coinbase_channels import (
+    MATCH_FORM,
+    Heartbeat,
+    Match,
+    Statuses,
+    Ticker,
+    Tickers,
+    Trades,
+    Trading,
+)
 from mdring.adapters.coinbase_metadata import decode_products, products_fetch
 from mdring.feed.adapter import (
     NOTHING,
@@ -62,6 +71,7 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.direct import DirectRoutes, Place, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.record import DataType, Reason
@@ -223,6 +233,7 @@ class CoinbaseAdapter(Adapter):
         timer_interval_s=TIMER_S,
     )
     options: ClassVar[type[Struct]] = CoinbaseOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: CoinbaseOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -233,6 +244,9 @@ class CoinbaseAdapter(Adapter):
         self._lines: list[Line] = []
         self._line_of: dict[str, Line] = {}
         self._trading = Trading({})
+        self._direct_books = Place(_UPDATE.decode())
+        self._direct_trades = Place('{"type":"match",', behind='"product_id":"')
+        self.direct = DirectRoutes(self._direct_books, self._direct_trades)
         self._last_number = 0
         self._is_idle = False  # of the last heartbeat: nothing has happened to its product
         self._takes: dict[bytes, Take] = {
@@ -287,7 +301,9 @@ class CoinbaseAdapter(Adapter):
         """Make what takes the messages of a subscription."""
         name = channel.instrument
         if "matches" in asked.channels:
-            line.trades[name] = Trades(channel, line.connection, self._endpoints.rest_url, self.counts)
+            trades = Trades(channel, line.connection, self._endpoints.rest_url, self.counts)
+            line.trades[name] = trades
+            self._direct_trades.add(name, TradeRoute(MATCH_FORM % name, channel, trades.sequence))
         elif "ticker" in asked.channels:
             line.tickers[name] = Tickers(channel, self.counts, self.unknown)
         else:
@@ -297,7 +313,9 @@ class CoinbaseAdapter(Adapter):
             def request(op: Op, delay_ns: int) -> Send:
                 return self._ask(line, anew._replace(op=op), delay_ns)
 
-            line.books[name.encode()] = CoinbaseBook(channel, asked.data_types, request, self.counts)
+            book = CoinbaseBook(channel, asked.data_types, request, self.counts)
+            line.books[name.encode()] = book
+            self._direct_books.add(name, book.route)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

@@ -30,6 +30,7 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.book_routes import QuotedRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.local_book import LocalBook
@@ -55,6 +56,8 @@ class L2Update(Struct, gc=False):
     time: str
 
 
+# The form of what comes most, as the venue writes it (``feed/template.pyx``); the product is put in.
+UPDATE_FORM: Final = '{"type":"l2update","product_id":"%s","changes":<changes>,"time":"<utc>"}'
 Op = Literal["subscribe", "unsubscribe"]
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _UPDATE: Final = msgspec.json.Decoder(L2Update)
@@ -91,8 +94,15 @@ class CoinbaseBook(BookWire):
         self._tells_levels = DataType.BOOK in data_types
         self._tells_quotes = DataType.BBO in data_types
         self._levels = LocalBook(channel)
-        self._crossed_ns = 0  # since when; 0: it is not
         self.sync = SocketBook(channel, self, counts)
+        self.route = QuotedRoute(
+            UPDATE_FORM % channel.instrument,
+            channel,
+            self.sync,
+            self._levels,
+            levels=self._tells_levels,
+            quotes=self._tells_quotes,
+        )
 
     def unsubscribe(self) -> Sequence[Request]:
         """End it."""
@@ -131,7 +141,7 @@ class CoinbaseBook(BookWire):
         emit.levels(self._channel, _ASK, snapshot.asks, ts_event, 0, _IMAGE)
         emit.end()
         self._levels.apply(emit, mark)
-        self._crossed_ns = _AS_TOLD if self._levels.is_crossed else 0
+        self._levels.crossed_ns = _AS_TOLD if self._levels.is_crossed else 0
         requests = self.sync.synced(0, ts_recv, emit)
         self._conclude(mark, ts_event, emit)
         return requests
@@ -143,9 +153,7 @@ class CoinbaseBook(BookWire):
         emit.end()
         self._levels.apply(emit, mark)
         self._conclude(mark, ts_event, emit)
-        if self._levels.is_crossed or self._crossed_ns:
-            return self._on_crossed(ts_recv, emit)
-        return NOTHING
+        return self._look_crossed(ts_recv, emit)
 
     def _conclude(self, mark: int, ts_event: int, emit: Emit) -> None:
         """What of a message is wanted: its levels, the quote that they make, or both."""
@@ -154,13 +162,10 @@ class CoinbaseBook(BookWire):
         if self._tells_quotes and self._levels.stage_bbo(emit, ts_event):
             emit.end()
 
-    def _on_crossed(self, now_ns: int, emit: Emit) -> Sequence[Request]:
-        """Rule 3: the book is crossed, or was."""
-        if not self._levels.is_crossed:
-            self._crossed_ns = 0
-        elif self._crossed_ns == 0:
-            self._crossed_ns = now_ns
-        elif self._crossed_ns != _AS_TOLD and now_ns - self._crossed_ns > CROSSED_NS:
+    def _look_crossed(self, now_ns: int, emit: Emit) -> Sequence[Request]:
+        """Rule 3: a book may not stay crossed."""
+        since_ns = self._levels.crossed_since(now_ns)
+        if since_ns > 0 and now_ns - since_ns > CROSSED_NS:
             return self.resync(now_ns, Reason.CROSSED, emit)
         return NOTHING
 
@@ -169,7 +174,7 @@ class CoinbaseBook(BookWire):
     def on_timer(self, now_ns: int, emit: Emit) -> Sequence[Request]:
         """Look for a snapshot that is late, and for a book that stays crossed."""
         if self.sync.valid:
-            return self._on_crossed(now_ns, emit)
+            return self._look_crossed(now_ns, emit)
         mark = emit.mark()
         requests = self.sync.on_timer(now_ns, emit)
         self._tell_of_quotes(mark, Reason.SNAPSHOT_FAILED, emit)

@@ -97,6 +97,11 @@ class Statuses(Struct):
     products: list[ProductStatus]
 
 
+# The form of a fill, as the venue writes it (``feed/template.pyx``); the product is put in.
+MATCH_FORM: Final = (
+    '{"type":"match","trade_id":<id>,"maker_order_id":<any>,"taker_order_id":<any>,"side":"<maker>","size":"<size>",'
+    '"price":"<price>","product_id":"%s","sequence":<last>,"time":"<utc>"}'
+)
 _TAKER: Final = {"buy": int(Aggressor.SELL), "sell": int(Aggressor.BUY)}
 """The aggressor, by the side of the maker."""
 _RECOVERED: Final = int(Flags.RECOVERED)
@@ -119,7 +124,7 @@ class Trades:
         self._connection = connection
         self._url = f"{rest_url.rstrip('/')}/products/{quote(channel.instrument)}/trades"
         self._counts = counts
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
         self._counted = -1  # last_trade_id of the last heartbeat
 
     def on_connect(self) -> None:
@@ -128,7 +133,7 @@ class Trades:
 
     def on_match(self, match: Match, emit: Emit, flags: int = 0) -> Sequence[Request]:
         """One fill."""
-        number, sequence = match.trade_id, self._sequence
+        number, sequence = match.trade_id, self.sequence
         requests: Sequence[Request] = NOTHING
         if number != sequence.due:
             step = sequence.judge(number)
@@ -152,10 +157,10 @@ class Trades:
     def on_heartbeat(self, heartbeat: Heartbeat, emit: Emit) -> Sequence[Request]:
         """Matches that the heartbeat of a second ago has counted, and that have not come, are lost."""
         counted, self._counted = self._counted, heartbeat.last_trade_id
-        if not 0 <= self._sequence.due <= counted <= heartbeat.last_trade_id:
+        if not 0 <= self.sequence.due <= counted <= heartbeat.last_trade_id:
             return NOTHING
         requests = self._note_gap(counted + 1, emit)
-        self._sequence.skip(counted + 1)
+        self.sequence.skip(counted + 1)
         return requests
 
     def on_response(self, response: Response, emit: Emit) -> Sequence[Request]:
@@ -167,17 +172,17 @@ class Trades:
             delay_ns = max(RETRY_NS << int(attempt), pause_s(response) * 1_000_000_000)
             return (Fetch(f"{name} {before} {int(attempt) + 1}", response.url, 1, delay_ns, self._connection),)
         for trade in reversed(_REST_TRADES.decode(response.body)):
-            if self._sequence.judge(trade.trade_id) is Step.LATE:
+            if self.sequence.judge(trade.trade_id) is Step.LATE:
                 side, ts_event = _TAKER[trade.side], time_ns(trade.time)
                 emit.trade(self._channel, trade.price, trade.size, side, trade.trade_id, ts_event, 0, _RECOVERED)
                 emit.end()
-                self._sequence.take(trade.trade_id)
+                self.sequence.take(trade.trade_id)
         return NOTHING
 
     def _note_gap(self, found: int, emit: Emit) -> Sequence[Request]:
         """Say what is missing, and ask for it. There is nothing to ask for if the numbers begin anew."""
         self._counts.gaps += 1
-        due = self._sequence.due
+        due = self.sequence.due
         missing = min(max(found - due, 0), 2**32 - 1)
         emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
         emit.end()

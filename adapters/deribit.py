@@ -77,6 +77,9 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.chain import Chain
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, TradeRoute
+from mdring.feed.direct import Route as DirectRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.socket_book import BookWire, SocketBook
@@ -124,6 +127,26 @@ class Message(Struct):
     error: Error | None = None
 
 
+# The forms of what comes most, as the venue writes them (``feed/template.pyx``), but for the order of members, which is
+# another one from release to release; the name of the instrument is put in. A trade that closed a position by force is
+# none of it, nor is one that tells its legs.
+CHANGE_FORM: Final = (
+    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<members>{"timestamp":<time>,'
+    '"type":"change","change_id":<last>,"instrument_name":"%s","bids":<action_bids>,"asks":<action_asks>,'
+    '"prev_change_id":<previous>}}}'
+)
+QUOTE_FORM: Final = (
+    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<members>{"timestamp":<time>,'
+    '"instrument_name":"%s","best_ask_price":<ask_price>,"best_bid_price":<bid_price>,"best_ask_amount":<ask_size>,'
+    '"best_bid_amount":<bid_size>}}}'
+)
+TRADES_FORM: Final = (
+    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<rows>[<members>{"timestamp":<time>,'
+    '"price":<price>,"amount":<size>,"direction":"<taker>","instrument_name":"%s","trade_seq":<number>,'
+    '"trade_id":"<text_id>","tick_direction":<maybe>,"index_price":<maybe>,"mark_price":<maybe>,"contracts":<maybe>,'
+    '"iv":<maybe>,"combo_id":<maybe>,"combo_trade_id":<maybe>,"block_trade_id":<maybe>,"block_rfq_id":<maybe>,'
+    '"block_trade_leg_count":<maybe>}]}}'
+)
 _MESSAGE: Final = msgspec.json.Decoder(Message)
 _HEARTBEAT: Final = msgspec.json.Decoder(HeartbeatParams)
 _PARAMS: Final = msgspec.json.Decoder(Params[Raw])
@@ -218,7 +241,6 @@ class DeribitBook(BookWire):
         self._channel = channel
         self._request = request
         self._counts = counts
-        self._previous: int | None = None  # prev_change_id of the last change
         self.sync = SocketBook(channel, self, counts)
 
     def unsubscribe(self) -> Sequence[Request]:
@@ -240,8 +262,9 @@ class DeribitBook(BookWire):
         """Rule 1."""
         emit.clear(self._channel, Reason.SNAPSHOT, message.timestamp * MS, message.change_id, _SNAPSHOT)
         self._stage(message, _SNAPSHOT, emit)
-        self._previous = None
-        return self.sync.synced(message.change_id, ts_recv, emit)
+        requests = self.sync.synced(message.change_id, ts_recv, emit)
+        self.sync.first = -1
+        return requests
 
     def _on_change(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Rule 2."""
@@ -249,13 +272,12 @@ class DeribitBook(BookWire):
         if previous != sync.last:
             if previous is None:
                 raise VenueProtocolError("a change does not say which one it follows")
-            if previous == self._previous and message.change_id == sync.last:  # the last one once more
+            if previous == sync.first and message.change_id == sync.last:  # the last one once more
                 self._counts.repeated += 1
                 return NOTHING
             return sync.gap(sync.last, previous, ts_recv, emit)
         self._stage(message, 0, emit)
-        self._previous = previous
-        sync.last = message.change_id
+        sync.first, sync.last = previous, message.change_id
         return NOTHING
 
     def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
@@ -334,6 +356,7 @@ class DeribitAdapter(Adapter):
         timer_interval_s=10.0,
     )
     options: ClassVar[type[Struct]] = DeribitOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: DeribitOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -344,6 +367,7 @@ class DeribitAdapter(Adapter):
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._lines: list[Line] = []
         self._line_of: dict[str, int] = {}
+        self.direct = DirectRoutes(_PUSH.decode(), '"')
         self._last_id = 0
 
     # Metadata
@@ -397,9 +421,13 @@ class DeribitAdapter(Adapter):
             line.books[name] = book
             self.counts.books += 1
             self._lay(line, topic, book.on_push, DataType.BOOK)
+            self._lay_direct(topic, DeltaRoute, CHANGE_FORM, channel, book.sync)
         trades = [data_type for data_type in (DataType.TRADE, DataType.LIQUIDATION) if data_type in wanted]
         if trades:
-            self._lay(line, Topic("trades", name), Trades(channel, trades, self.counts).on_push, trades[0])
+            fills = Trades(channel, trades, self.counts)
+            self._lay(line, Topic("trades", name), fills.on_push, trades[0])
+            if DataType.TRADE in trades:
+                self._lay_direct(Topic("trades", name), TradeRoute, TRADES_FORM, channel, fills.sequence)
         told = [data_type for data_type in TICKER_PARTS if data_type in wanted]
         if told:
             tickers = Tickers(channel, told)
@@ -407,12 +435,18 @@ class DeribitAdapter(Adapter):
             self._lay(line, Topic("ticker", name), tickers.on_push, told[0])
             if DataType.BBO in wanted:
                 self._lay(line, Topic("quote", name), quotes(channel, tickers), DataType.BBO)
+                self._lay_direct(Topic("quote", name), QuoteRoute, QUOTE_FORM, channel, tickers.quotes)
 
     def _lay(self, line: Line, topic: Topic, handle: Handler, data_type: DataType) -> None:
         """For every interval, so that a recording may have another one."""
         route = Route(DECODERS[topic.kind], handle, topic.instrument, data_type)
         for interval in INTERVALS:
             line.routes[topic.channel(interval).encode()] = route
+
+    def _lay_direct(self, topic: Topic, route: type[DirectRoute], form: str, channel: Channel, chain: Chain) -> None:
+        laid = route(form % channel.instrument, channel, chain, unit_ns=MS)
+        for carrier in dict.fromkeys(topic.channel(interval) for interval in INTERVALS):
+            self.direct.add(carrier, laid)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

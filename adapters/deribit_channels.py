@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.id_sequence import IdSequence, Step
 from mdring.feed.trade_id import trade_id_of
@@ -136,11 +137,11 @@ class Trades:
         self._counts = counts
         self._tells_trades = DataType.TRADE in data_types
         self._tells_liquidations = DataType.LIQUIDATION in data_types
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
 
     def on_push(self, push: Push[list[Trade]], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The trades of one message are one event group; each liquidation among them is another."""
-        due, trades = self._sequence.due, push.params.data
+        due, trades = self.sequence.due, push.params.data
         try:
             fresh = [trade for trade in trades if self._on_trade(trade, emit)]
             emit.end()
@@ -149,13 +150,13 @@ class Trades:
                     if trade.liquidation is not None:
                         self._on_liquidation(trade, emit)
         except (VenueProtocolError, OverflowError):
-            self._sequence.due = due  # none of the message reaches the stream: all of it counts as missing
+            self.sequence.due = due  # none of the message reaches the stream: all of it counts as missing
             raise
         return NOTHING
 
     def _on_trade(self, trade: Trade, emit: Emit) -> bool:
         """Stage one; whether it is new."""
-        sequence, number = self._sequence, trade.trade_seq
+        sequence, number = self.sequence, trade.trade_seq
         step = Step.NEXT if number == sequence.due else sequence.judge(number)
         if step is Step.REPEAT:
             self._counts.repeated += 1
@@ -185,7 +186,7 @@ class Trades:
     def _note_gap(self, found: int, emit: Emit) -> None:
         emit.end()
         self._counts.gaps += 1
-        due = self._sequence.due
+        due = self.sequence.due
         missing = min(max(found - due, 0), 2**32 - 1)
         data_type = DataType.TRADE if self._tells_trades else DataType.LIQUIDATION
         emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, data_type, missing, due, found)
@@ -267,12 +268,14 @@ class Tickers:
         self._channel = channel
         self._parts = [(data_type, *TICKER_PARTS[data_type]) for data_type in data_types]
         self._told: dict[DataType, Values] = {}
-        self.tells_quotes = True  # until they come by their own channel
+        self.quotes = Chain()
+        """Whether quotes come by their own channel: ``last`` is -1 until one has."""
+        self.quotes.live, self.quotes.last = True, -1
 
     def restart(self) -> None:
         """On a new connection everything is told anew."""
         self._told.clear()
-        self.tells_quotes = True
+        self.quotes.last = -1
 
     def on_push(self, push: Push[Ticker], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One ticker. A value that is not there says nothing; a quote of no sides does."""
@@ -281,7 +284,7 @@ class Tickers:
         for data_type, read, stage in self._parts:
             is_quote = data_type is DataType.BBO
             values = read(ticker)
-            if values == self._told.get(data_type) or not (self.tells_quotes if is_quote else any(values)):
+            if values == self._told.get(data_type) or not (self.quotes.last < 0 if is_quote else any(values)):
                 continue
             stage(self._channel, values, ticker.timestamp * MS, emit)
             emit.end()
@@ -295,7 +298,7 @@ def quotes(channel: Channel, tickers: Tickers) -> Handler:
 
     def on_push(push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
         quote = push.params.data
-        tickers.tells_quotes = False
+        tickers.quotes.last = 0
         emit.bbo(
             channel,
             quoted(quote.best_bid_price),

@@ -43,6 +43,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from mdring.adapters.kraken_channels import (
+    TICKER_FORM,
+    TRADE_FORM,
     Handler,
     Push,
     System,
@@ -75,6 +77,10 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.book_routes import CheckedRoute
+from mdring.feed.chain import Chain
+from mdring.feed.direct import DirectRoutes, Place, QuoteRoute, TradeRoute
+from mdring.feed.direct import Route as DirectRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.local_book import LocalBook
@@ -123,6 +129,11 @@ class Row(Struct):
     symbol: str
 
 
+# The form of what comes most, as the venue writes it (``feed/template.pyx``); the symbol is put in.
+UPDATE_FORM: Final = (
+    '{"channel":"book","type":"update","data":[{"symbol":"%s","bids":<object_bids>,"asks":<object_asks>,'
+    '"checksum":<checksum>,"timestamp":"<utc>"}]}'
+)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ROWS: Final = msgspec.json.Decoder(list[Row])
 _SYSTEMS: Final = msgspec.json.Decoder(list[System])
@@ -224,9 +235,18 @@ class KrakenBook(BookWire):
         self._request = request
         self._counts = counts
         self._levels = LocalBook(channel)
-        self._price_decimals = -channel.price_exponent
-        self._size_decimals = -channel.size_exponent
         self.sync = SocketBook(channel, self, counts)
+        self.route = CheckedRoute(
+            UPDATE_FORM % channel.instrument,
+            channel,
+            self.sync,
+            self._levels,
+            counts,
+            depth=depth,
+            levels=CHECKED_LEVELS,
+            price_decimals=-channel.price_exponent,
+            size_decimals=-channel.size_exponent,
+        )
 
     def unsubscribe(self) -> Sequence[Request]:
         """End it."""
@@ -239,9 +259,10 @@ class KrakenBook(BookWire):
     def on_precision(self, price_decimals: int, size_decimals: int, now_ns: int, emit: Emit) -> Sequence[Request]:
         """How the venue writes numbers. After a change the book is begun anew; numbers finer than the records of this
         pair can hold are then refused one by one."""
-        if (price_decimals, size_decimals) == (self._price_decimals, self._size_decimals):
+        route = self.route
+        if (price_decimals, size_decimals) == (route.price_decimals, route.size_decimals):
             return NOTHING
-        self._price_decimals, self._size_decimals = price_decimals, size_decimals
+        route.price_decimals, route.size_decimals = price_decimals, size_decimals
         return self.sync.resync(now_ns, Reason.SNAPSHOT, emit) if self.sync.valid else NOTHING
 
     def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
@@ -278,7 +299,8 @@ class KrakenBook(BookWire):
     def _check(self, message: Levels, mark: int, ts_recv: int, emit: Emit) -> Sequence[Request] | None:
         """Rules 4 and 5: close the group, or take it back. None if nothing is wrong."""
         self._counts.checksums += 1
-        found = self._levels.crc32_of_digits(CHECKED_LEVELS, self._price_decimals, self._size_decimals)
+        route = self.route
+        found = self._levels.crc32_of_digits(CHECKED_LEVELS, route.price_decimals, route.size_decimals)
         if found != message.checksum:
             emit.rollback(mark)
             return self.sync.checksum_failed(message.checksum, found, ts_recv, emit)
@@ -331,8 +353,15 @@ class Line:
         self.symbols: dict[str, list[str]] = {}  # by channel
         self.routes: dict[bytes, Route] = {}  # by how the messages begin
         self.books: dict[str, KrakenBook] = {}
+        self.direct: list[DirectRoute] = []
         self.asked: dict[int, Asked] = {}  # by req_id
-        self.heard_ns = 0  # when data or a heartbeat came last; 0: none is due
+        self.heard_ns = 0  # when data that were decoded, or a heartbeat, came last; 0: none is due
+
+    def is_silent(self, now_ns: int) -> bool:
+        """Whether neither has come for too long, nor what direct routes take."""
+        if not self.heard_ns or now_ns - self.heard_ns <= SILENCE_NS:
+            return False
+        return all(now_ns - route.taken_ns > SILENCE_NS for route in self.direct)
 
 
 class KrakenAdapter(Adapter):
@@ -349,6 +378,7 @@ class KrakenAdapter(Adapter):
         timer_interval_s=TIMER_INTERVAL_S,
     )
     options: ClassVar[type[Struct]] = KrakenOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: KrakenOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -360,6 +390,8 @@ class KrakenAdapter(Adapter):
         self._lines: list[Line] = []
         self._line_of: dict[str, int] = {}
         self._trading: dict[str, Trading] = {}
+        self._places = {channel: Place(head(channel, "update", "").decode()) for channel in DATA_TYPES}
+        self.direct = DirectRoutes(*self._places.values())
         self._last_id = 0
 
     # Metadata
@@ -394,10 +426,14 @@ class KrakenAdapter(Adapter):
     def _lay_route(self, number: int, channel_name: str, channel: Channel) -> None:
         line, name = self._lines[number], channel.instrument
         handle: Handler
+        direct: DirectRoute
         if channel_name == TRADE:
-            handle = Trades(channel, self.counts).on_push
+            trades = Trades(channel, self.counts)
+            handle, direct = trades.on_push, TradeRoute(TRADE_FORM % name, channel, trades.sequence)
         elif channel_name == TICKER:
-            handle = quotes(channel)
+            always = Chain()
+            always.live = True
+            handle, direct = quotes(channel), QuoteRoute(TICKER_FORM % name, channel, always)
         else:
             book = KrakenBook(
                 channel,
@@ -407,7 +443,9 @@ class KrakenAdapter(Adapter):
             )
             line.books[name] = book
             self.counts.books += 1
-            handle = book.on_push
+            handle, direct = book.on_push, book.route
+        self._places[channel_name].add(name, direct)
+        line.direct.append(direct)
         line.symbols.setdefault(channel_name, []).append(name)
         route = Route(DECODERS[channel_name], handle, name, DATA_TYPES[channel_name])
         for kind in ("snapshot", "update"):
@@ -451,7 +489,7 @@ class KrakenAdapter(Adapter):
         """Ping, which also holds a connection on which nothing is subscribed to; look for heartbeats, and for books
         that are late."""
         line = self._lines[connection]
-        if line.heard_ns and now_ns - line.heard_ns > SILENCE_NS:
+        if line.is_silent(now_ns):
             return (Reconnect(connection, Reason.STALE, "neither data nor heartbeats"),)
         self._last_id += 1
         ping = msgspec.json.encode({"method": "ping", "req_id": self._last_id}).decode()

@@ -65,6 +65,16 @@ class System(Struct):
     system: str
 
 
+# The forms of what comes most, as the venue writes it (``feed/template.pyx``); the symbol is put in.
+TRADE_FORM: Final = (
+    '{"channel":"trade","type":"update","data":<rows>[{"symbol":"%s","side":"<taker>","price":<price>,"qty":<size>,'
+    '"ord_type":<any>,"trade_id":<id>,"timestamp":"<utc>"}]}'
+)
+TICKER_FORM: Final = (
+    '{"channel":"ticker","type":"update","data":[{"symbol":"%s","bid":<bid_price>,"bid_qty":<bid_size>,'
+    '"ask":<ask_price>,"ask_qty":<ask_size>,"last":<any>,"volume":<any>,"vwap":<any>,"low":<any>,"high":<any>,'
+    '"change":<any>,"change_pct":<any>,"timestamp":"<utc>"}]}'
+)
 _TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
 _HISTORY: Final = int(Flags.SNAPSHOT | Flags.RECOVERED)
@@ -99,27 +109,26 @@ class Trades:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self._sequence = IdSequence()
+        self.sequence = IdSequence()
 
     def on_push(self, push: Push[Trade], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Trades of one or several taker orders, one event group; the oldest first."""
         flags = _HISTORY if push.type == "snapshot" else 0
-        counts, due = self._counts, self._sequence.due
+        counts, due = self._counts, self.sequence.due
         before = counts.gaps, counts.repeated
         try:
             for trade in push.data:
                 self._on_trade(trade, flags, emit)
         except (VenueProtocolError, OverflowError):
             # None of the message is published, so nothing of it may count as taken.
-            self._sequence = IdSequence()
-            self._sequence.due = due
+            self.sequence.go_back(due)
             counts.gaps, counts.repeated = before
             raise
         emit.end()
         return NOTHING
 
     def _on_trade(self, trade: Trade, flags: int, emit: Emit) -> None:
-        channel, sequence, last = self._channel, self._sequence, trade.trade_id
+        channel, sequence, last = self._channel, self.sequence, trade.trade_id
         if trade.symbol != channel.instrument:
             raise VenueProtocolError(f"a trade of {trade.symbol} among those of {channel.instrument}")
         if last != sequence.due:
@@ -137,7 +146,7 @@ class Trades:
 
     def _note_gap(self, found: int, emit: Emit) -> None:
         self._counts.gaps += 1
-        due = self._sequence.due
+        due = self.sequence.due
         missing = min(max(found - due, 0), 2**32 - 1)
         emit.end()
         emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)

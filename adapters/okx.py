@@ -543,8 +543,6 @@ class OkxAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. Its topic, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
-        if self.direct.take(message, emit):
-            return NOTHING
         route = self._lines[connection].routes.get(message[: message.find(b"}") + 1])
         if route is None:
             return self._on_other(connection, message, ts_recv, emit)

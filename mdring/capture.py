@@ -399,7 +399,7 @@ class OfflineDriver:
         mark = self._emit.mark()
         self._emit.begin(event.ts)
         try:
-            requests = self._adapter.on_frame(connection, event.payload, event.ts, self._emit)
+            requests = self._adapter.receive(connection, event.payload, event.ts, self._emit)
         except VenueProtocolError as error:
             requests = self._reject(connection, error, mark, event.ts)
         self._carry_out(requests, event.ts)

@@ -22,7 +22,8 @@ ROOT: Final = Path(__file__).parents[1]
 FOUNDATION = ("record", "instrument", "counters", "ring", "run_folder", "process", "log", "config")
 PORT = (
     "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
-    "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.chain", "feed.direct", "record", "symbol",
+    "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.chain", "feed.direct", "feed.book_routes",
+    "record", "symbol",
 )  # fmt: skip
 CONSUMING = (
     "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "callbacks", "event", "strategy",
@@ -45,7 +46,9 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "feed.adapter": ("feed.emit", "feed.direct", "record"),
     "feed.emit": ("feed.fixed", "feed.levels", "record", "ring"),
     "feed.levels": ("feed.fixed",),
-    "feed.direct": ("feed.chain", "feed.emit", "feed.fixed", "feed.levels", "record", "ring"),
+    "feed.template": ("feed.emit", "feed.fixed", "feed.levels", "record"),
+    "feed.direct": ("feed.chain", "feed.emit", "feed.template", "record", "ring"),
+    "feed.book_routes": ("feed.chain", "feed.direct", "feed.emit", "feed.local_book", "feed.template"),
     "feed.fixed": ("feed.adapter", "record"),
     "adapters": ("adapters", *PORT),
     "adapters.emulators": ("adapters.emulators", "emulator", "record", "symbol"),

@@ -4,7 +4,7 @@ An adapter owns everything a venue's protocol demands and nothing else. It has n
 event loop and no ring, so one object serves the live worker, the offline decoder, the fuzzer and the
 benchmark. Whoever drives it (``feed/worker.py``, ``capture.py``) carries out the requests it returns::
 
-    requests = adapter.on_frame(connection, payload, ts_recv, emit)
+    requests = adapter.receive(connection, payload, ts_recv, emit)
 
 Rules of the port:
 
@@ -264,7 +264,7 @@ class Adapter(ABC):
 
     1. ``metadata_requests`` / ``on_metadata`` until the list of instruments is known;
     2. ``bind`` with the channels of the subscribed instruments that exist, then ``connections``;
-    3. per connection ``on_connect``, many ``on_frame``, ``on_timer`` now and then, ``on_disconnect``, and again;
+    3. per connection ``on_connect``, many ``receive``, ``on_timer`` now and then, ``on_disconnect``, and again;
     4. ``on_response`` for each ``Fetch``; ``on_reject`` for each error raised.
 
     Step 1 is done by an object of its own, made with the subscriptions that name an instrument, or with none. Only the
@@ -283,7 +283,7 @@ class Adapter(ABC):
 
     counts: AdapterCounts  # each adapter makes its own in __init__
     unknown: UnknownMessages  # likewise, with these counts
-    direct: DirectRoutes | None = None  # for the normal next messages, laid by ``bind``; asked before ``on_frame``
+    direct: DirectRoutes | None = None  # for the normal next messages, laid by ``bind``; asked before ``on_frame`` is
 
     @abstractmethod
     def __init__(self, endpoints: Endpoints, options: Any, subscriptions: Sequence[Subscription]) -> None: ...
@@ -319,9 +319,20 @@ class Adapter(ABC):
     def on_connect(self, connection: int, now_ns: int, emit: Emit) -> Sequence[Request]:
         """The handshake is done: subscribe."""
 
+    def receive(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
+        """One text frame of the venue: to its direct route or, what that leaves, to ``on_frame``.
+
+        The driver asks the routes natively (``DirectPath``), and calls ``on_frame`` itself for what they leave. So a
+        message is looked up and matched once, whoever hands it over.
+        """
+        if self.direct is not None and self.direct.take(connection, bytes(payload), emit):
+            return NOTHING
+        return self.on_frame(connection, payload, ts_recv, emit)
+
     @abstractmethod
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One text frame of the venue.
+        """Decode one text frame of the venue: any, those that a direct route would take among them. Does not ask the
+        routes; they were asked.
 
         Raises VenueProtocolError if it is not what the venue documents.
         """

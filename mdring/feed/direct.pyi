@@ -1,7 +1,8 @@
-from typing import Final, final
+from typing import Final, final, overload
 
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.template import Form
 from mdring.ring._ring import Words, Writer
 
 NOT_TAKEN: Final[int]
@@ -9,11 +10,17 @@ TAKEN: Final[int]
 REFUSED: Final[int]
 SAVE_DUE: Final[int]
 
-class Route:
-    """One stream of one instrument: the form of its messages, and the chain that tells the next one."""
+class Route(Form):
+    """One stream of one instrument: the form of its messages, and the chain that tells the next one.
 
+    ``unit_ns`` is the unit of times that are counts. ``flags`` are those of the records, ``count_at`` which element of
+    a level is its number of orders (0: none is). Raises ValueError for a template that cannot be read.
+    """
+
+    taken_ns: Final[int]
+    """When the last message that was taken had come (its ``ts_recv``); 0: none was."""
     def __init__(
-        self, template: str, channel: Channel, chain: Chain, *, unit_ns: int, flags: int = 0, count_at: int = 0
+        self, template: str, channel: Channel, chain: Chain, *, unit_ns: int = 1, flags: int = 0, count_at: int = 0
     ) -> None: ...
 
 @final
@@ -22,22 +29,38 @@ class DeltaRoute(Route):
 
 @final
 class QuoteRoute(Route):
-    """The best bid and ask of an instrument. ``last`` must rise, if the template has it; a time is optional."""
+    """The best bid and ask of an instrument. ``last`` must rise, if the template has it, else it is 0 of the chain once
+    one was taken; a time is optional."""
 
 @final
 class TradeRoute(Route):
-    """The trades of an instrument, with consecutive ids. The chain is their ``IdSequence``."""
+    """The trades of an instrument, with consecutive ids. The chain is their ``IdSequence``. Those of one message are
+    one event group."""
+
+class Place:
+    """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or
+    behind the first ``behind`` that follows, or behind the last one in the message (``last``)."""
+
+    def __init__(self, prefix: str, stop: str = '"', *, behind: str = "", last: bool = False) -> None: ...
+    def add(self, key: str, route: Route, *, connection: int | None = None) -> None:
+        """Take the messages of a stream, on any connection or on one. Not for two routes of one key."""
 
 @final
 class DirectRoutes:
-    """The routes of an adapter, by the part of a message that names its stream: between ``prefix``, with which
-    messages begin, and the next ``stop``. ``taken`` counts the messages."""
+    """The routes of an adapter, by the part of a message that names its stream, and where that stands. ``taken`` counts
+    the messages.
+
+    ``DirectRoutes(prefix, stop)`` has one such place; ``DirectRoutes(*places)`` more, each asked in turn.
+    """
 
     taken: Final[int]
-    def __init__(self, prefix: str, stop: str) -> None: ...
-    def add(self, key: str, route: Route) -> None:
-        """Take the messages of a stream. Not for two routes of one key."""
-    def take(self, payload: bytes, emit: Emit) -> bool:
+    @overload
+    def __init__(self, prefix: str, stop: str = '"', /) -> None: ...
+    @overload
+    def __init__(self, /, *places: Place) -> None: ...
+    def add(self, key: str, route: Route, *, connection: int | None = None) -> None:
+        """``Place.add`` of the first place."""
+    def take(self, connection: int, payload: bytes, emit: Emit) -> bool:
         """Stage the records of a message, if it is the normal next one of a route; whether it was."""
 
 @final
@@ -58,6 +81,6 @@ class DirectPath:
         position_word: int,
         waiting_word: int,
     ) -> None: ...
-    def take(self, payload: bytes, ts_recv: int) -> int:
+    def take(self, connection: int, payload: bytes, ts_recv: int) -> int:
         """NOT_TAKEN; or TAKEN, of which SAVE_DUE and REFUSED say that the publisher has something to do besides: save
         the channels, note the loss of ``emit.refused`` records to a full ring."""

@@ -118,7 +118,7 @@ class Driver:
     def on_frame(self, connection: int, payload: bytes, ts_recv: int) -> bool:
         """One message; whether it was market data."""
         if self._path is not None:
-            outcome = self._path.take(payload, ts_recv)
+            outcome = self._path.take(connection, payload, ts_recv)
             if outcome != NOT_TAKEN:
                 if outcome != TAKEN:
                     self._publisher.after_direct(outcome)

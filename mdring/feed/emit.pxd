@@ -53,6 +53,7 @@ cdef class Emit:
                            uint64_t venue_seq, int flags) except NULL
     cdef uint8_t *next_trade(self, Channel channel, int64_t price, int64_t size, int aggressor, uint64_t trade_id,
                              int64_t ts_event, uint64_t venue_seq, int flags, uint32_t trade_count) except NULL
+    cdef void put_trade_id(self, uint8_t *record, uint64_t low, uint64_t high, int id_format) noexcept
     cdef LevelRecords *level_target(self, Channel channel, int side, int64_t ts_event, uint64_t venue_seq, int flags,
                                     LevelForm form, int count_at) noexcept
     cdef void restamp(self, Py_ssize_t first, Py_ssize_t count, int64_t ts_event, uint64_t venue_seq) noexcept

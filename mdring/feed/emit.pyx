@@ -318,8 +318,13 @@ cdef class Emit:
             raise_fault(FAULT_SIGN, f"trade of {size!r} at {price!r}")
         cdef uint8_t *record = self.next_trade(channel, scaled_price, scaled_size, aggressor, trade_id, ts_event,
                                                venue_seq, flags, trade_count)
-        _put_u64(record, TRADE_ID_HIGH, trade_id_high)
-        _put_u8(record, TRADE_ID_FORMAT, trade_id_format)
+        self.put_trade_id(record, trade_id, trade_id_high, trade_id_format)
+
+    cdef void put_trade_id(self, uint8_t *record, uint64_t low, uint64_t high, int id_format) noexcept:
+        """The id of a staged TRADE, if it is no integer of 64 bits."""
+        _put_u64(record, TRADE_ID, low)
+        _put_u64(record, TRADE_ID_HIGH, high)
+        _put_u8(record, TRADE_ID_FORMAT, id_format)
 
     cdef uint8_t *next_bbo(self, Channel channel, const int64_t *prices, const int64_t *sizes, int64_t ts_event,
                            uint64_t venue_seq, int flags) except NULL:

@@ -23,10 +23,17 @@ cdef Fault split_text(const char *text, Py_ssize_t length, int64_t *value, int8_
 cdef int64_t split_object(object text, int8_t *exponent) except? -1
 cdef int64_t scale_object(object text, int exponent) except? -1
 cdef int raise_fault(Fault fault, str shown) except -1
+cdef Fault utc_at(const char **at, const char *end, int64_t *value) noexcept nogil
 
 
 cdef inline bint is_digit(char c) noexcept nogil:
     return c'0' <= c <= c'9'
+
+
+cdef inline bint is_json_number(const char *p, const char *end) noexcept nogil:
+    """Whether the number of our grammar that begins at ``p`` is one of JSON, too, and not negative: that has a digit
+    before the point, and no zeros before that."""
+    return p < end and is_digit(p[0]) and not (p[0] == c'0' and end - p > 1 and is_digit(p[1]))
 
 
 cdef inline bint _eight_digits(const char *p, uint64_t *value) noexcept nogil:

@@ -274,6 +274,10 @@ def quoted_after(bytes message not None, bytes prefix not None):
 # ---- times ------------------------------------------------------------------------------------------------
 
 
+cdef enum:
+    LONGEST_TIME = 40  # that utc_at looks for the end of
+
+
 cdef inline int64_t _two(const char *p) noexcept nogil:
     """The value of two digits, -1 if they are none."""
     return (p[0] - c'0') * 10 + (p[1] - c'0') if is_digit(p[0]) and is_digit(p[1]) else -1
@@ -324,6 +328,18 @@ cdef Fault _time_ns(const char *p, Py_ssize_t length, int64_t *value) noexcept n
     value[0] = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second
     value[0] = value[0] * 1_000_000_000 + fraction
     return FAULT_NONE
+
+
+cdef Fault utc_at(const char **at, const char *end, int64_t *value) noexcept nogil:
+    """The time that begins at ``at``, up to the quote behind it; moves ``at`` there."""
+    cdef const char *quote = NULL
+    if at[0] < end:
+        quote = <const char *>memchr(at[0], c'"', min(end - at[0], LONGEST_TIME + 1))
+    if quote == NULL:
+        return FAULT_MALFORMED
+    cdef Fault fault = _time_ns(at[0], quote - at[0], value)
+    at[0] = quote
+    return fault
 
 
 def time_ns(str text not None):

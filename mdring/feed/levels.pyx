@@ -10,7 +10,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from mdring.feed.fixed cimport (
-    FAULT_MALFORMED, FAULT_NONE, FAULT_OVERFLOW, FAULT_SIGN, Fault, is_digit, number_at, raise_fault,
+    FAULT_MALFORMED, FAULT_NONE, FAULT_OVERFLOW, FAULT_SIGN, Fault, is_digit, is_json_number, number_at,
+    raise_fault,
 )
 
 # Nesting that is accepted in the parts of a level that are skipped.
@@ -36,10 +37,10 @@ cdef inline const char *_skip_space(const char *p, const char *end) noexcept nog
 
 cdef inline Fault _level_number(const char **at, const char *end, int exponent, bint checked,
                                 int64_t *value) noexcept nogil:
-    """A number in quotes or bare; bare only if it is known to be JSON, which forbids some forms of our grammar."""
+    """A number in quotes or bare; bare it must be JSON, which forbids some forms of our grammar."""
     cdef bint quoted = at[0] < end and at[0][0] == c'"'
     cdef Fault fault
-    if not quoted and not checked:
+    if not quoted and not checked and not is_json_number(at[0], end):
         return FAULT_MALFORMED
     at[0] += quoted
     fault = number_at(at, end, exponent, value)
@@ -96,9 +97,16 @@ cdef bint _skip_value(const char **at, const char *end) noexcept nogil:
     return depth == 0 and p > begin
 
 
+cdef inline bint _skip_word(const char **at, const char *end, const char *word, Py_ssize_t length) noexcept nogil:
+    if end - at[0] < length or memcmp(at[0], word, length) != 0:
+        return False
+    at[0] += length
+    return True
+
+
 cdef bint skip_plain(const char **at, const char *end) noexcept nogil:
-    """Pass over a string of printable ASCII without escapes, or a number without a power of ten. Strict: for text that
-    nobody else has looked at."""
+    """Pass over a string of printable ASCII without escapes, a number, ``true``, ``false`` or ``null``. Strict: for
+    text that nobody else has looked at."""
     cdef const char *p = at[0]
     cdef const char *begin
     if p < end and p[0] == c'"':
@@ -109,6 +117,8 @@ cdef bint skip_plain(const char **at, const char *end) noexcept nogil:
             return False
         at[0] = p + 1
         return True
+    if p < end and c'a' <= p[0] <= c'z':
+        return _skip_word(at, end, b"true", 4) or _skip_word(at, end, b"false", 5) or _skip_word(at, end, b"null", 4)
     p += p < end and p[0] == c'-'
     begin = p
     while p < end and is_digit(p[0]):
@@ -117,6 +127,14 @@ cdef bint skip_plain(const char **at, const char *end) noexcept nogil:
         return False
     if p < end and p[0] == c'.':
         p += 1
+        begin = p
+        while p < end and is_digit(p[0]):
+            p += 1
+        if p == begin:
+            return False
+    if p < end and (p[0] == c'e' or p[0] == c'E'):
+        p += 1
+        p += p < end and (p[0] == c'-' or p[0] == c'+')
         begin = p
         while p < end and is_digit(p[0]):
             p += 1
@@ -231,6 +249,23 @@ cdef Fault _level_object(const char **at, const char *end, int price_exponent, i
     return FAULT_NONE
 
 
+cdef inline Fault _level_plain_object(const char **at, const char *end, int price_exponent, int size_exponent,
+                                      Level *level) noexcept nogil:
+    """The same as venues write it: price, then size, and nothing else. Strict: for text that nobody has looked at."""
+    cdef Fault fault
+    if not _skip_word(at, end, b'{"price":', 9):
+        return FAULT_MALFORMED
+    fault = _level_number(at, end, price_exponent, False, &level.price)
+    if fault != FAULT_NONE:
+        return fault
+    if not _skip_word(at, end, b',"qty":', 7):
+        return FAULT_MALFORMED
+    fault = _level_number(at, end, size_exponent, False, &level.size)
+    if fault == FAULT_NONE and not _skip_word(at, end, b"}", 1):
+        return FAULT_MALFORMED
+    return fault
+
+
 cdef inline Fault _put_level(const LevelRecords *target, Level *level, uint8_t *record) noexcept nogil:
     """Write the record of a level, if it can be one."""
     if level.deletes:
@@ -270,8 +305,10 @@ cdef Py_ssize_t scan_levels_at(const char **at, const char *end, int price_expon
                 break
             level.count = 0
             level.deletes = False
-            if target.form == FORM_OBJECT:
-                fault[0] = FAULT_MALFORMED if not target.checked else _level_object(&p, end, price_exponent, size_exponent, &level)
+            if target.form == FORM_OBJECT and target.checked:
+                fault[0] = _level_object(&p, end, price_exponent, size_exponent, &level)
+            elif target.form == FORM_OBJECT:
+                fault[0] = _level_plain_object(&p, end, price_exponent, size_exponent, &level)
             else:
                 fault[0] = _level(&p, end, price_exponent, size_exponent, target, &level)
             if fault[0] == FAULT_NONE:

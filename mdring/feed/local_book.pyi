@@ -11,6 +11,8 @@ class LocalBook:
 
     orphans: Final[int]
     """Number of levels that were to be deleted and were not there."""
+    crossed_ns: int
+    """Since when it is crossed, as ``crossed_since`` has found; 0: it is not. What is set here stays until then."""
     def __new__(cls, channel: Channel, max_levels: int = 200_000) -> LocalBook:
         """``max_levels``: a side with more is the venue's fault."""
     def __len__(self) -> int:
@@ -34,6 +36,8 @@ class LocalBook:
     @property
     def is_crossed(self) -> bool:
         """Whether the best bid is not below the best ask."""
+    def crossed_since(self, now_ns: int) -> int:
+        """Since when the book is crossed; 0 if it is not. To be asked after each message."""
     def size_at(self, side: Side | int, price: int) -> int:
         """The size at a scaled price; 0 if there is no such level."""
     def stage_bbo(self, emit: Emit, ts_event: int, venue_seq: int = 0, flags: Flags | int = 0) -> bool:

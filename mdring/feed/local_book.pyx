@@ -33,18 +33,6 @@ from mdring.feed.adapter import VenueProtocolError
 from mdring.record import Kind, Reason, Side, offset_of
 
 cdef extern from "../book/side.h" nogil:
-    ctypedef struct mdring_pool:
-        pass
-    ctypedef struct mdring_leaf:
-        int64_t *keys
-        int64_t *sizes
-    ctypedef struct mdring_branch:
-        mdring_leaf *leaf
-        int64_t count
-    ctypedef struct mdring_side:
-        int64_t level_count
-        int64_t flip
-        void *lower
     ctypedef struct mdring_level:
         int64_t price
         int64_t size
@@ -144,13 +132,6 @@ cdef Py_ssize_t _plain(int64_t value, int exponent, char *out) noexcept:
 cdef class LocalBook:
     """The book of one instrument."""
 
-    cdef Channel channel
-    cdef mdring_pool pool
-    cdef mdring_side sides[2]
-    cdef int64_t top[4]
-    cdef int64_t max_levels
-    cdef readonly int64_t orphans
-
     def __cinit__(self, Channel channel not None, int64_t max_levels=200_000):
         self.channel = channel
         self.max_levels = max_levels
@@ -169,6 +150,7 @@ cdef class LocalBook:
         mdring_empty(&self.pool, &self.sides[0])
         mdring_empty(&self.pool, &self.sides[1])
         memset(&self.top, 0, sizeof(self.top))
+        self.crossed_ns = 0
 
     def __len__(self):
         return self.sides[0].level_count + self.sides[1].level_count
@@ -186,10 +168,17 @@ cdef class LocalBook:
 
     def apply(self, Emit emit not None, Py_ssize_t mark):
         """Follow the records of this instrument that were staged since ``mark``, a value of ``emit.mark()``."""
-        cdef Py_ssize_t i
-        cdef const uint8_t *record
         if not 0 <= mark <= emit.record_count:
             raise ValueError(f"no such mark: {mark}; {emit.record_count} records are staged")
+        self.follow(emit, mark)
+
+    cdef bint has_room(self, Py_ssize_t count) noexcept:
+        """Whether so many levels more cannot be too many."""
+        return max(self.sides[0].level_count, self.sides[1].level_count) + count <= self.max_levels
+
+    cdef int follow(self, Emit emit, Py_ssize_t mark) except -1:
+        cdef Py_ssize_t i
+        cdef const uint8_t *record
         for i in range(mark, emit.record_count):
             record = emit.records + i * RECORD_SIZE
             if (<const uint32_t *>(record + INSTRUMENT_ID))[0] != self.channel.instrument_id:
@@ -199,18 +188,22 @@ cdef class LocalBook:
             elif record[KIND] == KIND_CLEAR:
                 mdring_empty(&self.pool, &self.sides[0])
                 mdring_empty(&self.pool, &self.sides[1])
+        return 0
 
     def trim(self, Emit emit not None, int64_t depth, int64_t ts_event, uint64_t venue_seq=0, int flags=0):
         """Delete the worst levels until each side has at most ``depth``, and stage a LEVEL of size 0 for each.
 
         Returns their number.
         """
+        if depth < 1:
+            raise ValueError(f"a book has at least one level a side, not {depth}")
+        return self.cut(emit, depth, ts_event, venue_seq, flags)
+
+    cdef int cut(self, Emit emit, int64_t depth, int64_t ts_event, uint64_t venue_seq, int flags) except -1:
         cdef mdring_side *own
         cdef int64_t key
         cdef uint8_t *record
-        cdef int staged = 0
-        if depth < 1:
-            raise ValueError(f"a book has at least one level a side, not {depth}")
+        cdef int staged = 0, side
         for side in (SIDE_BID, SIDE_ASK):
             own = &self.sides[side == SIDE_ASK]
             while own.level_count > depth:
@@ -266,9 +259,23 @@ cdef class LocalBook:
     @property
     def is_crossed(self):
         """Whether the best bid is not below the best ask."""
+        return self.crosses()
+
+    cdef bint crosses(self) noexcept:
         cdef int64_t top[4]
         self.read_top(top)
         return top[0] != NO_PRICE and top[2] != NO_PRICE and top[0] >= top[2]
+
+    def crossed_since(self, int64_t now_ns):
+        """Since when the book is crossed: ``crossed_ns``, which this keeps; 0 if it is not. Asked after each message."""
+        return self.watch(now_ns)
+
+    cdef int64_t watch(self, int64_t now_ns) noexcept:
+        if not self.crosses():
+            self.crossed_ns = 0
+        elif self.crossed_ns == 0:
+            self.crossed_ns = now_ns
+        return self.crossed_ns
 
     def size_at(self, int side, int64_t price):
         """The size at a scaled price; 0 if there is no such level."""
@@ -277,6 +284,9 @@ cdef class LocalBook:
 
     def stage_bbo(self, Emit emit not None, int64_t ts_event, uint64_t venue_seq=0, int flags=0):
         """Stage a BBO if the best levels have changed since the last one; whether they have."""
+        return self.stage_top(emit, ts_event, venue_seq, flags)
+
+    cdef bint stage_top(self, Emit emit, int64_t ts_event, uint64_t venue_seq, int flags) except -1:
         cdef int64_t top[4]
         cdef uint8_t *record
         self.read_top(top)
@@ -297,12 +307,15 @@ cdef class LocalBook:
     def crc32_of_digits(self, int levels, int price_decimals, int size_decimals):
         """CRC-32 (unsigned) of the digits of the best ``levels`` asks, then bids, best first: each price, then size,
         with so many decimals, without point and leading zeros. That is Kraken's."""
+        self.check_levels(levels)
+        return self.checksum_of_digits(levels, price_decimals, size_decimals)
+
+    cdef uint32_t checksum_of_digits(self, int levels, int price_decimals, int size_decimals) except? 0:
         cdef char text[2 * MAX_CRC_LEVELS * 2 * CRC_BYTES_PER_NUMBER]
         cdef mdring_level best[MAX_CRC_LEVELS]
         cdef int64_t count, i
         cdef Py_ssize_t length = 0
         cdef int side
-        self.check_levels(levels)
         for side in (1, 0):
             count = mdring_copy_levels(&self.sides[side], levels, best)
             for i in range(count):

@@ -88,7 +88,7 @@ class Bench:
     def frame(self, payload: bytes | memoryview | str, ts_recv: int = NOW) -> Sequence[Request]:
         """One frame; a protocol error is handled as a driver does."""
         message = payload.encode() if isinstance(payload, str) else payload
-        return self._attempt(0, ts_recv, lambda: self.adapter.on_frame(0, message, ts_recv, self.emit))
+        return self._attempt(0, ts_recv, lambda: self.adapter.receive(0, message, ts_recv, self.emit))
 
     def answer(
         self,

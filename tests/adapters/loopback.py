@@ -212,8 +212,10 @@ class Loopback:
         emulator_options: Mapping[str, Any] | None = None,
         rewrite: Callable[[bytes], bytes] = bytes,
         scribble: bool = False,
+        direct: bool = True,
     ) -> None:
-        """``rewrite``: what becomes of each frame on its way; ``scribble``: overwrite its buffer after the call."""
+        """``rewrite``: what becomes of each frame on its way; ``scribble``: overwrite its buffer after the call;
+        ``direct``: ask the direct routes."""
         self.schedule = Schedule()
         self.rate = rate
         self.latency_ns = round(latency_s * SECOND)
@@ -240,6 +242,7 @@ class Loopback:
         self._laws = Laws()
         self._rewrite = rewrite
         self._scribble = scribble
+        self._direct = direct
         self._rest_steps = 0.0
         self._moving = True
         self.adapter_type = load_adapter(venue)
@@ -345,7 +348,8 @@ class Loopback:
         now_ns = self.schedule.now_ns
         buffer = bytearray(frame)
         payload = memoryview(buffer) if self._scribble else frame
-        self._attempt(wire.connection, lambda: self.adapter.on_frame(wire.connection, payload, now_ns, self.emit))
+        take = self.adapter.receive if self._direct else self.adapter.on_frame
+        self._attempt(wire.connection, lambda: take(wire.connection, payload, now_ns, self.emit))
         if self._scribble:
             buffer[:] = b"#" * len(buffer)
 

@@ -15,7 +15,6 @@ import pytest
 from mdring.emulator.book import Trade
 from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import Fetch, InstrumentInfo, Reconnect, Response, Send, VenueProtocolError, load_adapter
-from mdring.feed.direct import DirectRoutes
 from mdring.feed.fixed import scale
 from mdring.record import (
     BBO,
@@ -510,9 +509,7 @@ def test_direct_routes_make_the_records_that_decoding_makes(venue: str, damaged:
         def rewrite(frame: bytes) -> bytes:
             return damager.frame() if damaged and random.random() < 0.2 else frame
 
-        loop = Loopback(venue, rewrite=rewrite)
-        if not direct:
-            loop.adapter.direct = DirectRoutes("none", "!")
+        loop = Loopback(venue, rewrite=rewrite, direct=direct)
         loop.run(6.0)
         return loop
 
@@ -522,7 +519,8 @@ def test_direct_routes_make_the_records_that_decoding_makes(venue: str, damaged:
     assert fast.frames == slow.frames
     assert fast.records.tobytes() == slow.records.tobytes()
     assert fast.adapter.counts == slow.adapter.counts
-    assert fast.adapter.direct is not None and fast.adapter.direct.taken > len(fast.frames) // 2
+    assert fast.adapter.direct is not None and fast.adapter.direct.taken > len(fast.frames) // (3 if damaged else 2)
+    assert slow.adapter.direct is not None and slow.adapter.direct.taken == 0, "on_frame asks the routes once more"
 
 
 @every_venue

@@ -27,6 +27,7 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
+from mdring.feed.emit import Channel
 from mdring.feed.fixed import to_decimal
 from mdring.record import (
     BBO,
@@ -270,7 +271,7 @@ def test_channels_are_spread_over_requests_and_connections() -> None:
     adapter = DeribitAdapter(
         DeribitAdapter.endpoints, DeribitOptions(), [Subscription(name, ALL) for name in names]
     )  # fmt: skip
-    adapter.bind(dict.fromkeys(names, bench.channels[PERPETUAL]))
+    adapter.bind({name: Channel(name, number, 1, -1, -1) for number, name in enumerate(names, 1)})
     connections = adapter.connections()
     assert [len(connection.instruments) for connection in connections] == [166, 166, 68]
     assert {connection.url for connection in connections} == {"wss://www.deribit.com/ws/api/v2"}

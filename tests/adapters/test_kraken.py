@@ -24,6 +24,7 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
+from mdring.feed.emit import Channel
 from mdring.feed.fixed import text
 from mdring.record import (
     BBO,
@@ -205,7 +206,7 @@ def test_many_pairs_are_spread_over_connections_of_which_the_first_learns_their_
     names = [f"A{number}/USD" for number in range(130)]
     adapter = KrakenAdapter(KrakenAdapter.endpoints, KrakenOptions(), [Subscription(name, ALL) for name in names])
     bench = bench_of()
-    adapter.bind(dict.fromkeys(names, bench.channels[BTC]))
+    adapter.bind({name: Channel(name, number, 1, -1, -8) for number, name in enumerate(names, 1)})
     assert [len(connection.instruments) for connection in adapter.connections()] == [100, 30]
     assert {connection.url for connection in adapter.connections()} == {"wss://ws.kraken.com/v2"}
     channels = [

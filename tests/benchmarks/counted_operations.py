@@ -196,12 +196,12 @@ class _Decoding:
     def operation(self, name: str, make: Callable[[], bytes]) -> Operation:
         """Decode frames that were made beforehand, and publish their records."""
         frames: Iterator[bytes] = iter([make() for _ in range(4 * DECODED)])
-        on_frame, emit, writer = self.adapter.on_frame, self.emit, self.ring.writer
+        receive, emit, writer = self.adapter.receive, self.emit, self.ring.writer
 
         def work(times: int) -> None:
             for _ in range(times):
                 emit.begin(1)
-                on_frame(0, next(frames), 1, emit)
+                receive(0, next(frames), 1, emit)
                 emit.commit(writer)
 
         return name, 1, work

@@ -36,7 +36,7 @@ def taken(route: Route, message: str, expected: bool = True) -> npt.NDArray[np.v
     routes, emit = DirectRoutes('{"s":"', '"'), Emit(4)
     routes.add("B", route)
     emit.begin(5)
-    assert routes.take(message.encode(), emit) is expected
+    assert routes.take(0, message.encode(), emit) is expected
     assert expected or emit.staged == 0
     return emit.drain()
 
@@ -102,7 +102,9 @@ def test_delta_without_levels_moves_the_book_on_and_is_no_event() -> None:
         '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[["2","1e99"]]}',  # a size that does not fit
         '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[["2.001","1"]]}',  # a price that is too fine
         '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[["-2","1"]]}',  # a price that is none
-        '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[[2,1]]}',  # bare numbers, JSON or not
+        '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[[02,1]]}',  # a bare number that is not JSON
+        '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[[+2,1]]}',
+        '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[[2,.5]]}',
         '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[["2","1",nul]]}',  # no JSON in what is skipped
         '{"s":"B","E":3,"U":11,"u":11,"b":[["2","1"]],"a":[["2","1"]',  # cut short
         '{"s":"B"',
