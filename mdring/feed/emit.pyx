@@ -302,9 +302,8 @@ cdef class Emit:
         _put_i64(record, PRICE, price)
         _put_i64(record, SIZE, size)
         _put_u8(record, TRADE_AGGRESSOR, aggressor)
-        _put_u64(record, TRADE_ID, trade_id)
+        self.put_trade_id(record, trade_id, 0, 1)
         _put_u32(record, TRADE_COUNT, trade_count)
-        _put_u8(record, TRADE_ID_FORMAT, 1)
         self.add_run(channel, TYPE_TRADE, 1)
         return record
 
@@ -321,7 +320,7 @@ cdef class Emit:
         self.put_trade_id(record, trade_id, trade_id_high, trade_id_format)
 
     cdef void put_trade_id(self, uint8_t *record, uint64_t low, uint64_t high, int id_format) noexcept:
-        """The id of a staged TRADE, if it is no integer of 64 bits."""
+        """The id of a staged TRADE."""
         _put_u64(record, TRADE_ID, low)
         _put_u64(record, TRADE_ID_HIGH, high)
         _put_u8(record, TRADE_ID_FORMAT, id_format)
