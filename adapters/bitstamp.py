@@ -32,13 +32,13 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.adapters.bitstamp_book import BitstampBook, Diff
+from mdring.adapters.bitstamp_book import BitstampBook
 from mdring.adapters.bitstamp_channels import Funding, Handler, Push, Ticker, Trade, Trades, fundings, open_interests
 from mdring.adapters.bitstamp_metadata import MARKETS, PAIRS, decode_markets, decode_pairs, list_fetch
 from mdring.feed.adapter import (
@@ -135,11 +135,9 @@ def subscription(channel: str) -> str:
 
 # ---- the adapter ------------------------------------------------------------------------------------------
 
-DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
-    TRADES: msgspec.json.Decoder(Push[Trade]),
-    DIFFS: msgspec.json.Decoder(Push[Diff]),
-    FUNDINGS: msgspec.json.Decoder(Push[Funding]),
-}
+_TRADES: Final = msgspec.json.Decoder(Push[Trade])
+_FUNDINGS: Final = msgspec.json.Decoder(Push[Funding])
+Decode = Callable[[bytes], Push[Any]]
 
 
 class Route:
@@ -148,10 +146,16 @@ class Route:
     __slots__ = ("_data_type", "_decode", "_event", "_handle", "_instrument", "_unknown")
 
     def __init__(
-        self, kind: str, handle: Handler, instrument: str, data_type: DataType, unknown: UnknownMessages
+        self,
+        event: str,
+        decode: Decode,
+        handle: Handler,
+        instrument: str,
+        data_type: DataType,
+        unknown: UnknownMessages,
     ) -> None:
-        self._decode = DECODERS[kind].decode
-        self._event = EVENTS[kind]
+        self._event = event
+        self._decode = decode
         self._handle = handle
         self._instrument = instrument
         self._data_type = data_type
@@ -261,11 +265,13 @@ class BitstampAdapter(Adapter):
         name, data_types = channel.instrument, line.channels[carrier]
         kind = CHANNELS[data_types[0]]
         data_type = data_types[0]
+        decode: Decode
         handle: Handler
         match kind:
             case "live_trades":
-                handle = Trades(channel, self.counts).on_message
+                decode, handle = _TRADES.decode, Trades(channel, self.counts).on_message
             case "funding_rate":
+                decode = _FUNDINGS.decode
                 handle = fundings(channel, DataType.FUNDING in data_types, DataType.MARK in data_types)
             case _:
                 book = BitstampBook(
@@ -279,8 +285,8 @@ class BitstampAdapter(Adapter):
                 )
                 self.counts.books += 1
                 self._book_of[name] = line.books[name] = line.book_of[carrier] = book
-                handle, data_type = book.on_message, DataType.BOOK
-        line.routes[carrier.encode()] = Route(kind, handle, name, data_type, self.unknown)
+                decode, handle, data_type = book.decode, book.on_message, DataType.BOOK
+        line.routes[carrier.encode()] = Route(EVENTS[kind], decode, handle, name, data_type, self.unknown)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""
@@ -432,13 +438,6 @@ class BitstampAdapter(Adapter):
         """Rebuild one book; no other is touched."""
         book = self._book_of.get(instrument)
         return NOTHING if book is None else book.resync(now_ns, reason, emit)
-
-    def on_reject(self, connection: int, error: VenueProtocolError, now_ns: int, emit: Emit) -> Sequence[Request]:
-        """A message that could not be read: whatever stamp it had."""
-        book = self._book_of.get(error.instrument or "")
-        if book is not None and error.data_type is DataType.BOOK:
-            book.lose_place()
-        return super().on_reject(connection, error, now_ns, emit)
 
     def is_data(self, payload: bytes | memoryview) -> bool:
         """Everything but answers and notices."""

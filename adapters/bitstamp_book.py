@@ -12,8 +12,8 @@ The venue's rules, and what follows from them where it says nothing:
 2. Discard diffs with ``microtimestamp`` <= S, apply the others in the order in which they come.
 3. A snapshot is up to 2.6 s old when it comes. It counts if no diff can be missing between S and the oldest one held:
    S is not below the diff before that, or, if nothing came before, not below that one itself. If nothing has come at
-   all, it counts if it was asked for long enough after the subscription (``QUIET_NS``). A diff that cannot be read is
-   as a new subscription, for its stamp is not known.
+   all, it counts if it was asked for long enough after the subscription (``QUIET_NS``). A diff whose stamp cannot be
+   read is as a new subscription. One of which the rest is of no use was seen as any other: a snapshot has to know it.
 4. ``microtimestamp`` never falls. Two diffs may have the same one.
 5. Size 0 deletes. A diff never deletes what is not there, and leaves no book crossed.
 
@@ -34,7 +34,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.adapters.bitstamp_channels import US, whole
+from mdring.adapters.bitstamp_channels import US, Push, whole
 from mdring.feed.adapter import (
     NOTHING,
     UNREADABLE,
@@ -70,6 +70,7 @@ class Snapshot(Struct, gc=False):
     asks: Raw
 
 
+_DIFF: Final = msgspec.json.Decoder(Push[Diff])
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
@@ -165,9 +166,19 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         begun with."""
         return NOTHING if self.book.valid or self._audit is not None else self.begin_audit(now_ns)
 
+    def decode(self, message: bytes) -> Push[Diff]:
+        """A message of the channel, to the stamp of its diff. One that cannot be read so far may have had any."""
+        try:
+            push = _DIFF.decode(message)
+            whole(push.data.microtimestamp)
+        except (*UNREADABLE, VenueProtocolError):
+            self._lose_place()
+            raise
+        return push
+
     def on_message(self, diff: Diff, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One diff."""
-        stamp, previous, audit = whole(diff.microtimestamp), self._seen, self._audit
+        """One diff, as decoded here."""
+        stamp, previous, audit = int(diff.microtimestamp), self._seen, self._audit
         if stamp > previous:
             self._seen = stamp
         if audit is not None and not audit.hold(stamp, previous, diff, payload_bytes):
@@ -222,7 +233,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         return self._judge(audit.image, now_ns, emit)
 
     def resync(self, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
-        """Give the book up, say so, and build it anew."""
+        """Give the book up, say so, and build it anew. What was seen stays so, of use or not."""
         self._forget()
         requests = self.book.resync(now_ns, reason, emit)
         if self._seen:
@@ -230,7 +241,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
             self.book.on_delta(self._seen, self._seen, self._seen, _NO_CHANGE, 0, now_ns, emit)
         return requests
 
-    def lose_place(self) -> None:
+    def _lose_place(self) -> None:
         """A diff was lost of which nothing is known: those before it prove nothing about a snapshot any more, nor does
         the time when one was asked for."""
         self._seen, self._quiet_tag = 0, ""
@@ -238,7 +249,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
     def on_disconnect(self, reason: Reason, emit: Emit) -> None:
         """CLEAR: diffs will be missed."""
         self._forget()
-        self.lose_place()
+        self._lose_place()
         self.book.on_disconnect(reason, emit)
 
     def _forget(self) -> None:
@@ -344,7 +355,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
 
     def stage_delta(self, message: Diff, emit: Emit) -> None:
         """Rule 5."""
-        stamp, mark = int(message.microtimestamp), emit.mark()  # it was looked at when the diff came
+        stamp, mark = int(message.microtimestamp), emit.mark()
         self._stage_levels(message.bids, message.asks, stamp * US, stamp, 0, emit)
         self._follow(mark, stamp, emit)
 

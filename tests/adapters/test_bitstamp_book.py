@@ -128,7 +128,29 @@ def test_rule_3_after_a_resync_a_snapshot_older_than_what_was_applied_does_not_c
     assert [level[1:] for level in told(bench)] == [("1", "7", 3_000_000), ("0.9", "1", 4_000_000)]
 
 
-@pytest.mark.parametrize("damage", [('"bids":[[', '"bids":[[['), ('["1","7"]', '["x","7"]'), ('"3000000"', '"3e6"')])
+def test_rule_3_diff_whose_levels_are_of_no_use_has_been_seen_all_the_same() -> None:
+    bench = live()
+    (fetch,) = fetches(bench.frame(diff(3_000_000, [["x", "7"]])))
+    bench.frame(diff(2_500_000, [["0.9", "1"]]))  # was overtaken
+    (again,) = fetches(bench.answer(fetch, snapshot(2_600_000, [["1", "5"], ["0.9", "1"]])))
+    assert bench.adapter.counts.books_valid == 0
+    bench.answer(again, snapshot(3_000_000, [["1", "7"], ["0.9", "1"]]))
+    assert bench.adapter.counts.books_valid == 1
+
+
+def test_rule_3_held_diff_that_turns_out_to_be_of_no_use_has_been_seen_all_the_same() -> None:
+    bench = bench_of()
+    (fetch,) = fetches(bench.frame(diff(2_000_000, [["1", "5"]])))
+    bench.frame(diff(3_000_000, [["x", "7"]]))
+    (again,) = fetches(bench.answer(fetch, snapshot(2_000_000, [["1", "5"]])))
+    bench.frame(diff(2_500_000, [["0.9", "1"]]))  # was overtaken
+    (once_more,) = fetches(bench.answer(again, snapshot(2_600_000, [["0.9", "1"]])))
+    assert bench.adapter.counts.books_valid == 0
+    bench.answer(once_more, snapshot(3_000_000, [["1", "7"], ["0.9", "1"]]))
+    assert bench.adapter.counts.books_valid == 1
+
+
+@pytest.mark.parametrize("damage", [('"bids":[[', '"bids":[[['), ('"3000000"', '"3e6"')])
 def test_rule_3_after_a_diff_that_cannot_be_read_only_a_later_one_proves_a_snapshot(damage: tuple[str, str]) -> None:
     """Its stamp is not known: a snapshot that is newer than the diffs before it may still lack it."""
     bench = live()
@@ -472,7 +494,7 @@ STEPS: Final = 24
     ),
     steps=st.lists(st.integers(1, 300_000), min_size=STEPS, max_size=STEPS),
     fates=st.lists(
-        st.sampled_from(["sent"] * 8 + ["twice", "swapped", "damaged", "reconnect", "audit"]),
+        st.sampled_from(["sent"] * 8 + ["twice", "swapped", "damaged", "unreadable", "reconnect", "audit"]),
         min_size=STEPS,
         max_size=STEPS,
     ),
@@ -493,7 +515,7 @@ def test_book_that_the_stream_calls_valid_is_the_venues_book_whatever_happens(
     waiting: list[tuple[Fetch, int]] = []  # with the diff up to which the venue was when it was asked for
     order = list(range(STEPS))
     for index in range(STEPS - 1):
-        if fates[index] == "swapped" and "damaged" not in fates:  # both at once could hide what was lost
+        if fates[index] == "swapped":
             order[index], order[index + 1] = order[index + 1], order[index]
     swapped = "swapped" in fates
     now_ns = NOW
@@ -513,8 +535,12 @@ def test_book_that_the_stream_calls_valid_is_the_venues_book_whatever_happens(
         if fate == "audit":
             ask(bench.adapter.on_timer(0, now_ns, bench.emit), step)
         message = venue.diffs[index]
+        if fate == "damaged":
+            message = message.replace('"bids":[', '"bids":["x",')
+        if fate == "unreadable" and index <= step:  # as a new connection, so not between two that are swapped
+            message = message.replace('"bids":[', '"bids":[[')
         for _ in range(2 if fate == "twice" else 1):
-            ask(bench.frame(message.replace('"bids":[', '"bids":["x",') if fate == "damaged" else message), step + 1)
+            ask(bench.frame(message), step + 1)
         answered, age, later = answers[step]
         if waiting and answered:
             fetch, asked_at = waiting.pop(0)
