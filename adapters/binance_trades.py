@@ -19,8 +19,8 @@ from msgspec import Meta, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.id_sequence import IdSequence, Step
-from mdring.record import Aggressor, DataType, Flags, Reason, State
+from mdring.feed.trade_sequence import TradeSequence
+from mdring.record import Aggressor, Flags
 
 # Numbers beyond 64 bits are refused when they are to be stored: OverflowError.
 Id = Annotated[int, Meta(ge=0)]
@@ -29,7 +29,6 @@ Time = Annotated[int, Meta(ge=0)]  # in ms, or in µs if the connection's URL as
 _BUY: Final = int(Aggressor.BUY)
 _SELL: Final = int(Aggressor.SELL)
 _AGGREGATED: Final = int(Flags.AGGREGATED)
-_RECOVERED: Final = int(Flags.RECOVERED)
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 
@@ -77,31 +76,18 @@ class Trades:
     def __init__(self, channel: Channel, unit_ns: int, counts: AdapterCounts) -> None:
         self._channel = channel
         self._unit_ns = unit_ns
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.t
-        sequence = self.sequence
-        flags = 0
-        if number != sequence.due:
-            step = judge(self._channel, sequence, number, self._counts, emit)
-            if step is Step.REPEAT:
-                return NOTHING
-            flags = _RECOVERED if step is Step.LATE else 0
-        emit.trade(
-            self._channel,
-            trade.p,
-            trade.q,
-            _SELL if trade.m else _BUY,
-            number,
-            trade.T * self._unit_ns,
-            number,
-            flags,
-        )
+        flags = self.sequence.admit(number, emit)
+        if flags is None:
+            return NOTHING
+        side, ts_event = _SELL if trade.m else _BUY, trade.T * self._unit_ns
+        emit.trade(self._channel, trade.p, trade.q, side, number, ts_event, number, flags)
         emit.end()
-        sequence.take(number)
+        self.sequence.take(number)
         return NOTHING
 
 
@@ -112,47 +98,19 @@ class AggTrades:
     def __init__(self, channel: Channel, unit_ns: int, counts: AdapterCounts) -> None:
         self._channel = channel
         self._unit_ns = unit_ns
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
         number = trade.a
-        sequence = self.sequence
-        flags = _AGGREGATED
         fills = trade.l - trade.f + 1
         if not 0 < fills < 2**32:
             raise VenueProtocolError(f"aggregated trade {number} covers trades {trade.f} to {trade.l}")
-        if number != sequence.due:
-            step = judge(self._channel, sequence, number, self._counts, emit)
-            if step is Step.REPEAT:
-                return NOTHING
-            flags = _AGGREGATED | _RECOVERED if step is Step.LATE else _AGGREGATED
-        emit.trade(
-            self._channel,
-            trade.p,
-            trade.q,
-            _SELL if trade.m else _BUY,
-            number,
-            trade.T * self._unit_ns,
-            trade.l,
-            flags,
-            fills,
-        )
+        flags = self.sequence.admit(number, emit)
+        if flags is None:
+            return NOTHING
+        side, ts_event = _SELL if trade.m else _BUY, trade.T * self._unit_ns
+        emit.trade(self._channel, trade.p, trade.q, side, number, ts_event, trade.l, flags | _AGGREGATED, fills)
         emit.end()
-        sequence.take(number)
+        self.sequence.take(number)
         return NOTHING
-
-
-def judge(channel: Channel, sequence: IdSequence, number: int, counts: AdapterCounts, emit: Emit) -> Step:
-    """An id other than the one due: count a repeat, say in the stream what is missing."""
-    step = sequence.judge(number)
-    if step is Step.REPEAT:
-        counts.repeated += 1
-    elif step is Step.GAP:
-        counts.gaps += 1
-        due = sequence.due
-        missing = min(max(number - due, 0), 2**32 - 1)
-        emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, number)
-        emit.end()
-    return step

@@ -40,8 +40,8 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.id_sequence import IdSequence, Step
 from mdring.feed.snapshot_book import pause_s
+from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Flags, Reason, State
 
 # Numbers beyond 64 bits are refused when they are to be stored: OverflowError.
@@ -55,7 +55,6 @@ HOUR_NS: Final = 3_600 * SECOND
 _BUY: Final = int(Aggressor.BUY)
 _SELL: Final = int(Aggressor.SELL)
 _AGGREGATED: Final = int(Flags.AGGREGATED)
-_RECOVERED: Final = int(Flags.RECOVERED)
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload; the fields that are kept are named as the venue names them.
@@ -171,26 +170,21 @@ class AggTrades:
 
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
         number = trade.a
-        sequence = self.sequence
-        flags = _AGGREGATED
         fills = trade.l - trade.f + 1
         if not 0 < fills < 2**32:
             raise VenueProtocolError(f"aggregated trade {number} covers trades {trade.f} to {trade.l}")
-        if number != sequence.due:
-            step = judge(self._channel, sequence, number, self._counts, emit)
-            if step is Step.REPEAT:
-                return NOTHING
-            flags = _AGGREGATED | _RECOVERED if step is Step.LATE else _AGGREGATED
+        flags = self.sequence.admit(number, emit)
+        if flags is None:
+            return NOTHING
         side = _SELL if trade.m else _BUY
-        emit.trade(self._channel, trade.p, trade.q, side, number, trade.T * MS, trade.l, flags, fills)
+        emit.trade(self._channel, trade.p, trade.q, side, number, trade.T * MS, trade.l, flags | _AGGREGATED, fills)
         emit.end()
-        sequence.take(number)
+        self.sequence.take(number)
         return NOTHING
 
 
@@ -203,42 +197,23 @@ class Trades:
 
     def __init__(self, channel: Channel, counts: AdapterCounts, unknown: UnknownMessages) -> None:
         self._channel = channel
-        self._counts = counts
         self._unknown = unknown
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.t
-        sequence = self.sequence
-        flags = 0
-        if number != sequence.due:
-            step = judge(self._channel, sequence, number, self._counts, emit)
-            if step is Step.REPEAT:
-                return NOTHING
-            flags = _RECOVERED if step is Step.LATE else 0
+        flags = self.sequence.admit(number, emit)
+        if flags is None:
+            return NOTHING
         if trade.X in ON_THE_MARKET:
             side = _SELL if trade.m else _BUY
             emit.trade(self._channel, trade.p, trade.q, side, number, trade.T * MS, number, flags)
             emit.end()
         elif trade.X not in NOBODYS:
             self._unknown.note(f"trade of kind {trade.X[:20]}", msgspec.json.encode(trade))
-        sequence.take(number)
+        self.sequence.take(number)
         return NOTHING
-
-
-def judge(channel: Channel, sequence: IdSequence, number: int, counts: AdapterCounts, emit: Emit) -> Step:
-    """An id other than the one due: count a repeat, say in the stream what is missing."""
-    step = sequence.judge(number)
-    if step is Step.REPEAT:
-        counts.repeated += 1
-    elif step is Step.GAP:
-        counts.gaps += 1
-        due = sequence.due
-        missing = min(max(number - due, 0), 2**32 - 1)
-        emit.status(channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, number)
-        emit.end()
-    return step
 
 
 # ---- quotes -----------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from msgspec import Meta, Struct, field
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.id_sequence import IdSequence, Step
-from mdring.record import Aggressor, DataType, Flags, Reason, State
+from mdring.feed.trade_sequence import TradeSequence
+from mdring.record import Aggressor, Flags
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload. Whole numbers, but for the sequence ids, come as text.
@@ -116,6 +116,7 @@ class Liquidation(Struct):
 
 
 _TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
+_AGGREGATED: Final = int(Flags.AGGREGATED)
 MS: Final = 1_000_000  # ns
 Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
 
@@ -140,8 +141,7 @@ class Trades:
 
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_push(self, push: Push[Trade], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Fills of one taker order at one price, merged; an event group each."""
@@ -155,27 +155,16 @@ class Trades:
         first = last - count + 1
         if first < 0 or not 0 < count < 2**32:
             raise VenueProtocolError(f"trade {last} merges {count}")
-        flags = Flags.AGGREGATED if trade.count else Flags.NONE
-        step = Step.NEXT if first == sequence.due else sequence.judge(first)
-        if step is Step.REPEAT:
-            self._counts.repeated += 1
+        flags = sequence.admit(first, emit)
+        if flags is None:
             return
-        if step is Step.GAP:
-            self._note_gap(first, emit)
-        elif step is Step.LATE:
-            flags |= Flags.RECOVERED
+        if trade.count:
+            flags |= _AGGREGATED
         ts_event = time_ns(trade.ts)
         emit.trade(self._channel, trade.px, trade.sz, _TAKER[trade.side], last, ts_event, trade.seq_id, flags, count)
         emit.end()
         sequence.take(first)
         sequence.due = max(sequence.due, last + 1)
-
-    def _note_gap(self, found: int, emit: Emit) -> None:
-        self._counts.gaps += 1
-        due = self.sequence.due
-        missing = min(max(found - due, 0), 2**32 - 1)
-        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
-        emit.end()
 
 
 def quotes(channel: Channel, ids: Chain) -> Handler:
