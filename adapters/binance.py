@@ -72,6 +72,7 @@ from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import DataType, Flags, Reason, Side, State
 
@@ -219,17 +220,11 @@ class Quotes:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self.ids = Chain()
-        self.ids.live = True
-        self.reset()
-
-    def reset(self) -> None:
-        """On another connection any id may come first."""
-        self.ids.last = -1
+        self.ids = RisingIds(QUOTE_OVERLAP)
 
     def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
-        if 0 <= self.ids.last - ticker.u < QUOTE_OVERLAP:
+        if self.ids.repeats(ticker.u):
             self._counts.repeated += 1
             return NOTHING
         emit.bbo(self._channel, ticker.b, ticker.B, ticker.a, ticker.A, 0, ticker.u)
@@ -502,7 +497,7 @@ class BinanceAdapter(Adapter):
         by_stream = {}
         for instrument in self._on_connection(connection):
             if instrument.quotes is not None:
-                instrument.quotes.reset()
+                instrument.quotes.ids.restart()
             for name in instrument.streams:
                 by_stream[name] = instrument
         requests = []

@@ -571,7 +571,7 @@ class BinanceUsdmAdapter(Adapter):
         line = self._lines[connection]
         line.is_open = True
         for quotes in line.quotes:
-            quotes.reset()
+            quotes.ids.restart()
         for marks in line.marks:
             marks.reset()
         every = len(self._polls)

@@ -38,8 +38,8 @@ from mdring.feed.adapter import (
     UnknownMessages,
     VenueProtocolError,
 )
-from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import pause_s
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Flags, Reason, State
@@ -229,17 +229,11 @@ class Quotes:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self.ids = Chain()
-        self.ids.live = True
-        self.reset()
-
-    def reset(self) -> None:
-        """On another connection any id may come first."""
-        self.ids.last = -1
+        self.ids = RisingIds(QUOTE_OVERLAP)
 
     def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
-        if 0 <= self.ids.last - ticker.u < QUOTE_OVERLAP:
+        if self.ids.repeats(ticker.u):
             self._counts.repeated += 1
             return NOTHING
         emit.bbo(self._channel, ticker.b, ticker.B, ticker.a, ticker.A, ticker.T * MS, ticker.u)
