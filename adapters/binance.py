@@ -29,7 +29,7 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -72,6 +72,7 @@ from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.portions import portions
 from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import DataType, Flags, Reason, Side, State
@@ -191,21 +192,6 @@ def streams(instrument: str, data_types: Sequence[DataType], options: BinanceOpt
     depth = "depth" if options.depth_speed == "1000ms" else f"depth@{options.depth_speed}"
     names = {DataType.TRADE: options.trade_stream, DataType.BBO: "bookTicker", DataType.BOOK: depth}
     return [f"{instrument.lower()}@{names[data_type]}" for data_type in data_types if data_type in names]
-
-
-def portions(names: Sequence[str]) -> Iterator[list[str]]:
-    """Cut a list of streams into what one SUBSCRIBE frame may hold."""
-    portion: list[str] = []
-    taken = 0
-    for name in names:
-        size = len(name.encode()) + 3  # quotes and comma
-        if portion and (len(portion) == STREAMS_PER_FRAME or taken + size > FRAME_BYTES):
-            yield portion
-            portion, taken = [], 0
-        portion.append(name)
-        taken += size
-    if portion:
-        yield portion
 
 
 # ---- decode -----------------------------------------------------------------------------------------------
@@ -501,7 +487,7 @@ class BinanceAdapter(Adapter):
             for name in instrument.streams:
                 by_stream[name] = instrument
         requests = []
-        for names in portions(list(by_stream)):
+        for names in portions(list(by_stream), STREAMS_PER_FRAME, FRAME_BYTES):
             self._last_id += 1
             self._unanswered[self._last_id] = (connection, list({by_stream[name]: None for name in names}))
             text = msgspec.json.encode({"method": "SUBSCRIBE", "params": names, "id": self._last_id}).decode()

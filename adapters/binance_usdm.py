@@ -30,7 +30,7 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -94,6 +94,7 @@ from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.portions import portions
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import DataType, Flags, Reason, Side, State
 
@@ -247,21 +248,6 @@ CONTRACT_INFO: Final = "!contractInfo"  # of all instruments at once
 STEADY: Final = {PUBLIC: "bookTicker", MARKET: "markPrice@1s", UNROUTED: "markPrice@1s"}
 """By route: what is never silent for long; listened to on a connection that would have nothing of the kind."""
 _IS_STEADY: Final = ("@depth", "@bookTicker", "@markPrice")
-
-
-def portions(names: Sequence[str]) -> Iterator[list[str]]:
-    """Cut a list of streams into what one SUBSCRIBE frame may hold."""
-    portion: list[str] = []
-    taken = 0
-    for name in names:
-        size = len(name.encode()) + 3  # quotes and comma
-        if portion and (len(portion) == STREAMS_PER_FRAME or taken + size > FRAME_BYTES):
-            yield portion
-            portion, taken = [], 0
-        portion.append(name)
-        taken += size
-    if portion:
-        yield portion
 
 
 # ---- book sync --------------------------------------------------------------------------------------------
@@ -579,7 +565,7 @@ class BinanceUsdmAdapter(Adapter):
         for number, poll in enumerate(line.polls):
             poll.begin(now_ns + number * interval_ns // len(line.polls), interval_ns)
         requests: list[Request] = []
-        for names in portions(list(line.topics)):
+        for names in portions(list(line.topics), STREAMS_PER_FRAME, FRAME_BYTES):
             self._last_id += 1
             self._unanswered[self._last_id] = line, names
             text = msgspec.json.encode({"method": "SUBSCRIBE", "params": names, "id": self._last_id}).decode()
