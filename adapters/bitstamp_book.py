@@ -34,7 +34,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.adapters.bitstamp_channels import US, Push, whole
+from mdring.adapters.bitstamp_channels import US, Push
 from mdring.feed.adapter import (
     NOTHING,
     UNREADABLE,
@@ -48,6 +48,7 @@ from mdring.feed.adapter import (
 from mdring.feed.book_sync import BookSync, Held, SyncRules, Verdict
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
+from mdring.feed.number_text import whole
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import Flags, Reason, Side
 

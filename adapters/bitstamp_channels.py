@@ -17,8 +17,9 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
+from mdring.feed.adapter import NOTHING, AdapterCounts, Request
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.number_text import whole, without_noise
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import Aggressor
 
@@ -71,13 +72,6 @@ FUNDING_INTERVAL_NS: Final = 8 * 3600 * SECOND
 """Of all perpetuals; the messages do not say."""
 _TAKER: Final = (int(Aggressor.BUY), int(Aggressor.SELL))
 Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
-
-
-def whole(text: str) -> int:
-    """A whole number that came as text."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
-        raise VenueProtocolError(f"a whole number is {text[:80]!r}")
-    return int(text)
 
 
 # ---- decode -----------------------------------------------------------------------------------------------
@@ -143,10 +137,3 @@ def open_interests(channels: Mapping[str, Channel], rows: Sequence[Ticker], emit
             value = None if row.open_interest_value is None else without_noise(row.open_interest_value)
             emit.open_interest(channel, without_noise(row.open_interest), whole(row.timestamp) * SECOND, value)
             emit.end()
-
-
-def without_noise(text: str) -> str:
-    """A number that the venue has calculated with binary fractions: 5173637.6974705640488. Behind the point, what is
-    beyond 18 digits is cut, for it says nothing and would not fit."""
-    whole_part, point, fraction = text.partition(".")
-    return f"{whole_part}.{fraction[: 18 - len(whole_part)]}" if point and len(whole_part) < 18 else text

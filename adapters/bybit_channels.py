@@ -22,6 +22,7 @@ from msgspec import Meta, Struct, field, structs
 from mdring.feed import fixed
 from mdring.feed.adapter import NOTHING, Request, VenueProtocolError
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.number_text import whole
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import Aggressor, DataType
 
@@ -102,13 +103,9 @@ _FUNDING: Final = ("rate", "funding_at", "funding_hours")
 _OPEN_INTEREST: Final = ("both_sides", "both_sides_value", "one_side", "one_side_value")
 
 
-def whole(text: str) -> int:
-    """A whole number that came as text; 0 for none."""
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdecimal()) or len(text) > 19:
-        raise VenueProtocolError(f"a whole number is {text[:80]!r}")
-    return int(text)
+def whole_or_none(text: str | None) -> int:
+    """A whole number; 0 for none."""
+    return whole(text) if text else 0
 
 
 def half(text: str) -> str:
@@ -227,9 +224,9 @@ class Tickers(TopicHandler):
         emit.funding(
             self._channel,
             rate,
-            whole(known.funding_at or "") * MS,
+            whole_or_none(known.funding_at) * MS,
             ts_event,
-            interval_ns=whole(known.funding_hours or "") * HOUR,
+            interval_ns=whole_or_none(known.funding_hours) * HOUR,
             venue_seq=venue_seq,
         )
         emit.end()

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct, field
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.number_text import whole, without_noise
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, Flags
 
@@ -119,13 +120,6 @@ _TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
 _AGGREGATED: Final = int(Flags.AGGREGATED)
 MS: Final = 1_000_000  # ns
 Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
-
-
-def whole(text: str) -> int:
-    """A whole number that came as text."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > 19:
-        raise VenueProtocolError(f"a whole number is {text[:80]!r}")
-    return int(text)
 
 
 def time_ns(text: str) -> int:
@@ -252,13 +246,6 @@ def open_interests(channel: Channel) -> Handler:
         return NOTHING
 
     return on_push
-
-
-def without_noise(text: str) -> str:
-    """A sum that the venue has made of binary fractions: 2216113.01000000309. Behind the point, what is beyond 18
-    digits is cut, for it says nothing and would not fit."""
-    whole, point, fraction = text.partition(".")
-    return f"{whole}.{fraction[: 18 - len(whole)]}" if point and len(whole) < 18 else text
 
 
 def liquidations(channels: Mapping[str, Channel]) -> Handler:
