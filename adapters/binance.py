@@ -29,7 +29,7 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -72,6 +72,7 @@ from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.message_route import Decode, Handler, MessageRoute
 from mdring.feed.portions import portions
 from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
@@ -208,7 +209,7 @@ class Quotes:
         self._counts = counts
         self.ids = RisingIds(QUOTE_OVERLAP)
 
-    def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, ticker: BookTicker, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
         if self.ids.repeats(ticker.u):
             self._counts.repeated += 1
@@ -267,12 +268,12 @@ class SpotBook(BookSource[DepthUpdate, Snapshot]):
         self._unit_ns = unit_ns
         self.book = SnapshotBook(channel, self, counts)
 
-    def on_message(self, update: DepthUpdate, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, update: DepthUpdate, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One diff."""
         first, last = update.U, update.u
         if last < first:
             raise VenueProtocolError(f"a diff from {first} to {last}")
-        return self.book.on_delta(first, last, 0, update, payload_bytes, ts_recv, emit)
+        return self.book.on_delta(first, last, 0, update, len(update.b) + len(update.a), ts_recv, emit)
 
     def fetch(self, tag: str, delay_ns: int) -> Fetch:
         """Rule 2."""
@@ -315,55 +316,32 @@ class Instrument:
 
 
 class Format(Generic[M]):
-    """The decoders of one kind of message: wrapped in the combined form, bare in the raw one."""
+    """How one kind of message is decoded: wrapped in the combined form, bare in the raw one."""
 
     def __init__(self, combined: type[Combined[M]], bare: type[M]) -> None:
-        self.combined = msgspec.json.Decoder(combined)
-        self.bare = msgspec.json.Decoder(bare)
+        self._combined = msgspec.json.Decoder(combined)
+        self._bare = msgspec.json.Decoder(bare)
+
+    def combined_of(self, symbol: str) -> Decode:
+        """That of a message with its envelope, which must be of this symbol."""
+        return lambda message: of_symbol(symbol, self._combined.decode(message).data)
+
+    def bare_of(self, symbol: str) -> Decode:
+        """That of a message without."""
+        return lambda message: of_symbol(symbol, self._bare.decode(message))
+
+
+def of_symbol(symbol: str, data: Any) -> Any:
+    """``data``, unless they are of another instrument."""
+    if data.s != symbol:
+        raise VenueProtocolError(f"a message of {data.s!r}")
+    return data
 
 
 TRADE: Final = Format(Combined[Trade], Trade)
 AGG_TRADE: Final = Format(Combined[AggTrade], AggTrade)
 BOOK_TICKER: Final = Format(Combined[BookTicker], BookTicker)
 DEPTH: Final = Format(Combined[DepthUpdate], DepthUpdate)
-
-Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
-
-
-Take = Callable[[bytes, int, Emit], Sequence[Request]]  # message, ts_recv, emit
-
-
-class MessageRoute:
-    """Takes the messages of one stream to what handles them. Whatever is wrong with one is the venue's fault."""
-
-    __slots__ = ("_bare", "_combined", "_data_type", "_handle", "_symbol")
-
-    def __init__(self, wire: Format[Any], handle: Handler, symbol: str, data_type: DataType) -> None:
-        self._combined = wire.combined.decode
-        self._bare = wire.bare.decode
-        self._handle = handle
-        self._symbol = symbol
-        self._data_type = data_type
-
-    def take_combined(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A message with its envelope."""
-        try:
-            data = self._combined(message).data
-            if data.s != self._symbol:
-                raise VenueProtocolError(f"a message of {data.s!r}")
-            return self._handle(data, len(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._symbol, self._data_type) from error
-
-    def take_bare(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A message without."""
-        try:
-            data = self._bare(message)
-            if data.s != self._symbol:
-                raise VenueProtocolError(f"a message of {data.s!r}")
-            return self._handle(data, len(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._symbol, self._data_type) from error
 
 
 class BinanceAdapter(Adapter):
@@ -394,8 +372,8 @@ class BinanceAdapter(Adapter):
         self._unit_ns = 1_000_000 if options.time_unit == "ms" else 1_000
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._instruments: dict[str, Instrument] = {}
-        self._combined: dict[bytes, Take] = {}  # by name of the stream
-        self._bare: dict[tuple[str, str], Take] = {}  # by type of the event and symbol
+        self._combined: dict[bytes, MessageRoute] = {}  # by name of the stream
+        self._bare: dict[tuple[str, str], MessageRoute] = {}  # by type of the event and symbol
         self.direct = DirectRoutes('{"stream":"', '"')
         self._last_id = 0
         self._unanswered: dict[int, tuple[int, list[Instrument]]] = {}  # SUBSCRIBE frames, by id
@@ -462,10 +440,11 @@ class BinanceAdapter(Adapter):
     def _lay(
         self, event: str, names: list[str], wire: Format[Any], handle: Handler, channel: Channel, data_type: DataType
     ) -> None:
-        route = MessageRoute(wire, handle, channel.instrument, data_type)
-        self._bare[event, channel.instrument] = route.take_bare
+        symbol = channel.instrument
+        self._bare[event, symbol] = MessageRoute(wire.bare_of(symbol), handle, symbol, data_type)
+        route = MessageRoute(wire.combined_of(symbol), handle, symbol, data_type)
         for name in names:
-            self._combined[f"{channel.instrument.lower()}@{name}".encode()] = route.take_combined
+            self._combined[f"{symbol.lower()}@{name}".encode()] = route
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""
@@ -507,10 +486,10 @@ class BinanceAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. The stream's name, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
-        take = self._combined.get(quoted_after(message, _ENVELOPE) or b"")
-        if take is None:
+        route = self._combined.get(quoted_after(message, _ENVELOPE) or b"")
+        if route is None:
             return self._on_other(connection, message, ts_recv, emit)
-        return take(message, ts_recv, emit)
+        return route.take(message, ts_recv, emit)
 
     def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Answers, errors, shutdown, the raw form, streams that nobody asked for."""
@@ -521,17 +500,17 @@ class BinanceAdapter(Adapter):
         if notice.e == "serverShutdown" or notice.stream == "!serverShutdown":
             return (Reconnect(connection, Reason.PLANNED_RECONNECT, "serverShutdown"),)
         if notice.stream:
-            take = self._combined.get(notice.stream.encode(errors="replace"))
-            if take is not None:
-                return take(message, ts_recv, emit)
+            route = self._combined.get(notice.stream.encode(errors="replace"))
+            if route is not None:
+                return route.take(message, ts_recv, emit)
         elif notice.error is not None or notice.code is not None:
             return self._on_error(connection, notice, emit)
         elif notice.result:
             return self._on_acknowledged(connection, notice, ts_recv)
         elif notice.e or notice.u is not None:
-            take = self._bare.get((notice.e, notice.s))
-            if take is not None:
-                return take(message, ts_recv, emit)
+            route = self._bare.get((notice.e, notice.s))
+            if route is not None:
+                return route.take(message, ts_recv, emit)
         else:
             raise VenueProtocolError(f"a message of no known shape: {message[:80]!r}")
         self.unknown.note(f"stream {notice.stream.partition('@')[2] or notice.e or 'without a name'}", message)

@@ -7,7 +7,7 @@ that was due and the one that came; ids that come again are dropped.
 
 ``binance.py`` makes one object per instrument and channel, which then decodes its messages::
 
-    Trades(channel, unit_ns, counts).on_message(trade, len(payload), ts_recv, emit)
+    Trades(channel, unit_ns, counts).on_message(trade, ts_recv, emit)
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Trades:
         self._unit_ns = unit_ns
         self.sequence = TradeSequence(channel, counts)
 
-    def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, trade: Trade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.t
         flags = self.sequence.admit(number, emit)
@@ -100,7 +100,7 @@ class AggTrades:
         self._unit_ns = unit_ns
         self.sequence = TradeSequence(channel, counts)
 
-    def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, trade: AggTrade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
         number = trade.a
         fills = trade.l - trade.f + 1

@@ -30,7 +30,7 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -94,6 +94,7 @@ from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.message_route import Decode, Handler, MessageRoute
 from mdring.feed.portions import portions
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
 from mdring.record import DataType, Flags, Reason, Side, State
@@ -297,12 +298,13 @@ class FuturesBook(BookSource[DepthUpdate, Snapshot]):
         self.connection = connection
         self.sync = SnapshotBook(channel, self, counts)
 
-    def on_message(self, update: DepthUpdate, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, update: DepthUpdate, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One diff."""
         first, last = update.U, update.u
         if last < first:
             raise VenueProtocolError(f"a diff from {first} to {last}")
-        return self.sync.on_delta(first, last, update.pu, update, payload_bytes, ts_recv, emit)
+        size = len(update.b) + len(update.a)
+        return self.sync.on_delta(first, last, update.pu, update, size, ts_recv, emit)
 
     def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The answer to a fetch."""
@@ -335,9 +337,6 @@ class FuturesBook(BookSource[DepthUpdate, Snapshot]):
 
 # ---- the adapter ------------------------------------------------------------------------------------------
 
-Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
-Take = Callable[[bytes, int, Emit], Sequence[Request]]  # message, ts_recv, emit
-
 DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     "aggTrade": msgspec.json.Decoder(Combined[AggTrade]),
     "trade": msgspec.json.Decoder(Combined[Trade]),
@@ -350,15 +349,13 @@ DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
 """By kind of stream, its speed left away."""
 
 
-def pass_over(message: Any, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+def pass_over(message: Any, ts_recv: int, emit: Emit) -> Sequence[Request]:
     """Of a stream that only shows that the connection lives."""
     return NOTHING
 
 
 class Topic:
-    """One stream that is subscribed to. Whatever is wrong with a message of it is the venue's fault."""
-
-    __slots__ = ("_decode", "_handle", "_symbol", "book", "channel", "data_type")
+    """One stream that is subscribed to."""
 
     def __init__(
         self, kind: str, handle: Handler, channel: Channel, data_type: DataType, book: FuturesBook | None = None
@@ -366,19 +363,21 @@ class Topic:
         self.channel = channel
         self.data_type = data_type
         self.book = book
-        self._decode = DECODERS[kind.partition("@")[0]].decode
-        self._handle = handle
-        self._symbol = None if kind == CONTRACT_INFO else channel.instrument
+        symbol = None if kind == CONTRACT_INFO else channel.instrument
+        self.route = MessageRoute(decode_of(kind, symbol), handle, symbol, data_type)
 
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message, with its envelope."""
-        try:
-            data = self._decode(message).data
-            if data.s != self._symbol and self._symbol is not None:
-                raise VenueProtocolError(f"a message of {data.s!r}")
-            return self._handle(data, len(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._symbol, self.data_type) from error
+
+def decode_of(kind: str, symbol: str | None) -> Decode:
+    """How the messages of a stream are decoded, with their envelope; all must be of this symbol, if there is one."""
+    decoder = DECODERS[kind.partition("@")[0]]
+
+    def decode(message: bytes) -> Any:
+        data = decoder.decode(message).data
+        if data.s != symbol and symbol is not None:
+            raise VenueProtocolError(f"a message of {data.s!r}")
+        return data
+
+    return decode
 
 
 class Line:
@@ -438,7 +437,7 @@ class BinanceUsdmAdapter(Adapter):
         self._is_routed = is_routed(endpoints.websocket_url)
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._lines: list[Line] = []
-        self._takes: dict[bytes, Take] = {}  # by name of the stream
+        self._routes: dict[bytes, MessageRoute] = {}  # by name of the stream
         self.direct = DirectRoutes('{"stream":"', '"')
         self._books: dict[str, FuturesBook] = {}
         self._polls: dict[str, InterestPoll] = {}
@@ -494,7 +493,7 @@ class BinanceUsdmAdapter(Adapter):
             channel = channels[line.instruments[0]]
             topic = Topic(CONTRACT_INFO, self._states.on_message, channel, DataType.STATUS)
             line.topics[CONTRACT_INFO] = topic
-            self._takes[CONTRACT_INFO.encode()] = topic.take
+            self._routes[CONTRACT_INFO.encode()] = topic.route
 
     def _lay(self, line: Line, kind: str, channel: Channel, data_types: Sequence[DataType]) -> None:
         symbol, data_type, rest = channel.instrument, data_types[0], self._endpoints.rest_url
@@ -506,7 +505,7 @@ class BinanceUsdmAdapter(Adapter):
                     "trade": Topic("trade", single.on_message, channel, data_type),
                 }
                 for name, topic in topics.items():
-                    self._takes[stream_name(symbol, name).encode()] = topic.take
+                    self._routes[stream_name(symbol, name).encode()] = topic.route
                 self._lay_direct("aggTrade", TradeRoute, AGG_TRADE_FORM, channel, merged.sequence, Flags.AGGREGATED)
                 self._lay_direct("trade", TradeRoute, TRADE_FORM, channel, single.sequence)
                 line.topics[stream_name(symbol, kind)] = topics[kind]
@@ -537,7 +536,7 @@ class BinanceUsdmAdapter(Adapter):
     def _listen(self, line: Line, kind: str, topic: Topic) -> None:
         line.topics[stream_name(topic.channel.instrument, kind)] = topic
         for name in OTHER_NAMES.get(kind.partition("@")[0], (kind,)):
-            self._takes[stream_name(topic.channel.instrument, name).encode()] = topic.take
+            self._routes[stream_name(topic.channel.instrument, name).encode()] = topic.route
 
     def _lay_direct(
         self, kind: str, route: type[Route], form: str, channel: Channel, ids: Chain, flags: int = 0
@@ -596,10 +595,10 @@ class BinanceUsdmAdapter(Adapter):
     def on_frame(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One frame is one message. The stream's name, at its beginning, says what it holds."""
         message = payload if type(payload) is bytes else bytes(payload)
-        take = self._takes.get(quoted_after(message, _ENVELOPE) or b"")
-        if take is None:
+        route = self._routes.get(quoted_after(message, _ENVELOPE) or b"")
+        if route is None:
             return self._on_other(connection, message, ts_recv, emit)
-        return take(message, ts_recv, emit)
+        return route.take(message, ts_recv, emit)
 
     def _on_other(self, connection: int, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Answers, errors, streams that nobody asked for, or that are written in another way."""
@@ -608,9 +607,9 @@ class BinanceUsdmAdapter(Adapter):
         except UNREADABLE as error:
             raise blamed(error, None, DataType.STATUS) from error
         if notice.stream:
-            take = self._takes.get(notice.stream.encode(errors="replace"))
-            if take is not None:
-                return take(message, ts_recv, emit)
+            route = self._routes.get(notice.stream.encode(errors="replace"))
+            if route is not None:
+                return route.take(message, ts_recv, emit)
         elif notice.error is not None or notice.code is not None:
             return self._on_error(connection, notice, emit)
         elif bytes(notice.result):

@@ -17,7 +17,7 @@ Documentation (read November 2026): developers.binance.com, derivatives, USD-M f
 
 ``binance_usdm.py`` makes one object per instrument and channel, which then gets its decoded messages::
 
-    AggTrades(channel, counts).on_message(trade, len(payload), ts_recv, emit)
+    AggTrades(channel, counts).on_message(trade, ts_recv, emit)
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class AggTrades:
         self._channel = channel
         self.sequence = TradeSequence(channel, counts)
 
-    def on_message(self, trade: AggTrade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, trade: AggTrade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One taker order at one price."""
         number = trade.a
         fills = trade.l - trade.f + 1
@@ -200,7 +200,7 @@ class Trades:
         self._unknown = unknown
         self.sequence = TradeSequence(channel, counts)
 
-    def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, trade: Trade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.t
         flags = self.sequence.admit(number, emit)
@@ -231,7 +231,7 @@ class Quotes:
         self._counts = counts
         self.ids = RisingIds(QUOTE_OVERLAP)
 
-    def on_message(self, ticker: BookTicker, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, ticker: BookTicker, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The quote as it is now."""
         if self.ids.repeats(ticker.u):
             self._counts.repeated += 1
@@ -264,7 +264,7 @@ class Marks:
         self._told = None
         self._is_refused = False
 
-    def on_message(self, update: MarkUpdate, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, update: MarkUpdate, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """All of them as they are now."""
         ts_event = update.E * MS
         if self._wants_mark:
@@ -304,7 +304,7 @@ class Liquidations:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def on_message(self, message: ForceOrder, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, message: ForceOrder, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The largest of a second."""
         order = message.o
         side = _SELL if order.S == "SELL" else _BUY
@@ -321,7 +321,7 @@ class ContractStates:
         self._channels = channels
         self.halted: set[str] = set()
 
-    def on_message(self, info: ContractInfo, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, info: ContractInfo, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Something of a contract has changed, its state or not."""
         self.on_status(info.s, info.cs, emit)
         return NOTHING

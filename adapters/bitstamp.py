@@ -32,14 +32,14 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from mdring.adapters.bitstamp_book import BitstampBook
-from mdring.adapters.bitstamp_channels import Funding, Handler, Push, Ticker, Trade, Trades, fundings, open_interests
+from mdring.adapters.bitstamp_channels import Funding, Push, Ticker, Trade, Trades, fundings, open_interests
 from mdring.adapters.bitstamp_metadata import MARKETS, PAIRS, decode_markets, decode_pairs, list_fetch
 from mdring.feed.adapter import (
     NOTHING,
@@ -63,6 +63,7 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.message_route import Decode, Handler, MessageRoute
 from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------
@@ -137,40 +138,6 @@ def subscription(channel: str) -> str:
 
 _TRADES: Final = msgspec.json.Decoder(Push[Trade])
 _FUNDINGS: Final = msgspec.json.Decoder(Push[Funding])
-Decode = Callable[[bytes], Push[Any]]
-
-
-class Route:
-    """Takes the messages of one channel to what handles them. Whatever is wrong with one is the venue's fault."""
-
-    __slots__ = ("_data_type", "_decode", "_event", "_handle", "_instrument", "_unknown")
-
-    def __init__(
-        self,
-        event: str,
-        decode: Decode,
-        handle: Handler,
-        instrument: str,
-        data_type: DataType,
-        unknown: UnknownMessages,
-    ) -> None:
-        self._event = event
-        self._decode = decode
-        self._handle = handle
-        self._instrument = instrument
-        self._data_type = data_type
-        self._unknown = unknown
-
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message."""
-        try:
-            push = self._decode(message)
-            if push.event == self._event:
-                return self._handle(push.data, len(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._instrument, self._data_type) from error
-        self._unknown.note(f"event {push.event}", message)
-        return NOTHING
 
 
 class Line:
@@ -180,7 +147,7 @@ class Line:
         self.instruments: list[str] = []
         self.channels: dict[str, list[DataType]] = {}  # by the venue's name: what they are subscribed to for
         self.market_of: dict[str, str] = {}  # instrument of each channel
-        self.routes: dict[bytes, Route] = {}  # by channel
+        self.routes: dict[bytes, MessageRoute] = {}  # by channel
         self.books: dict[str, BitstampBook] = {}
         self.book_of: dict[str, BitstampBook] = {}  # by channel
         self.open_interests: dict[str, Channel] = {}
@@ -286,7 +253,18 @@ class BitstampAdapter(Adapter):
                 self.counts.books += 1
                 self._book_of[name] = line.books[name] = line.book_of[carrier] = book
                 decode, handle, data_type = book.decode, book.on_message, DataType.BOOK
-        line.routes[carrier.encode()] = Route(EVENTS[kind], decode, handle, name, data_type, self.unknown)
+        line.routes[carrier.encode()] = MessageRoute(decode, self._of_event(EVENTS[kind], handle), name, data_type)
+
+    def _of_event(self, event: str, handle: Handler) -> Handler:
+        """Gets the data of pushes of this event alone."""
+
+        def on_push(push: Push[Any], ts_recv: int, emit: Emit) -> Sequence[Request]:
+            if push.event == event:
+                return handle(push.data, ts_recv, emit)
+            self.unknown.note(f"event {push.event}", msgspec.json.encode(push))
+            return NOTHING
+
+        return on_push
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

@@ -4,7 +4,7 @@ Documentation (read November 2026): bitstamp.net/websocket/v2, "Live full order 
 ``bitstamp.py`` makes one object per market whose book or quotes are subscribed to::
 
     book = BitstampBook(channel, connection, rest_url, DataType.BOOK in wanted, DataType.BBO in wanted, counts, unknown)
-    book.on_message(diff, len(payload), ts_recv, emit)
+    book.on_message(diff, ts_recv, emit)
 
 The venue's rules, and what follows from them where it says nothing:
 
@@ -177,14 +177,15 @@ class BitstampBook(BookSource[Diff, Snapshot]):
             raise
         return push
 
-    def on_message(self, diff: Diff, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, diff: Diff, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One diff, as decoded here."""
         stamp, previous, audit = int(diff.microtimestamp), self._seen, self._audit
         if stamp > previous:
             self._seen = stamp
-        if audit is not None and not audit.hold(stamp, previous, diff, payload_bytes):
+        size = len(diff.bids) + len(diff.asks)
+        if audit is not None and not audit.hold(stamp, previous, diff, size):
             self._audit, self.is_doubtful, audit = None, True, None
-        requests = self.book.on_delta(stamp, stamp, previous, diff, payload_bytes, ts_recv, emit)
+        requests = self.book.on_delta(stamp, stamp, previous, diff, size, ts_recv, emit)
         if not self.book.valid:
             if stamp < previous:  # a gap
                 self._audit = None

@@ -7,18 +7,19 @@ one that comes twice in a row is known. Open interest is told by REST alone, of 
 ``bitstamp.py`` makes a handler per channel, which then gets its decoded messages::
 
     handle = trades(channel, counts)
-    handle(trade, len(payload), ts_recv, emit)
+    handle(trade, ts_recv, emit)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Final, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.message_route import Handler
 from mdring.feed.number_text import whole, without_noise
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import Aggressor
@@ -71,7 +72,6 @@ SECOND: Final = 1_000_000_000
 FUNDING_INTERVAL_NS: Final = 8 * 3600 * SECOND
 """Of all perpetuals; the messages do not say."""
 _TAKER: Final = (int(Aggressor.BUY), int(Aggressor.SELL))
-Handler = Callable[[Any, int, int, Emit], Sequence[Request]]  # message, its length, ts_recv, emit
 
 
 # ---- decode -----------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class Trades:
         self._counts = counts
         self._last: int | str | None = None
 
-    def on_message(self, trade: Trade, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(self, trade: Trade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
         number = trade.id_str or trade.id
         if number == self._last:
@@ -114,7 +114,7 @@ class Trades:
 def fundings(channel: Channel, tells_funding: bool, tells_mark: bool) -> Handler:
     """funding_rate: one message has the rate, mark and index price; told is what was asked for."""
 
-    def on_message(funding: Funding, payload_bytes: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
+    def on_message(funding: Funding, ts_recv: int, emit: Emit) -> Sequence[Request]:
         ts_event = whole(funding.timestamp) * SECOND
         if tells_mark:
             mark, index = without_noise(funding.mark_price), without_noise(funding.index_price)

@@ -84,6 +84,7 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.message_route import MessageRoute
 from mdring.feed.socket_book import BookWire, SocketBook
 from mdring.record import DataType, Flags, Reason, Side
 
@@ -229,31 +230,6 @@ class BybitBook(BookWire):
 # ---- the adapter ------------------------------------------------------------------------------------------
 
 
-class Route:
-    """Takes the messages of one topic to what handles them. Whatever is wrong with one is the venue's fault."""
-
-    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
-
-    def __init__(
-        self,
-        decoder: msgspec.json.Decoder[Any],
-        handle: Callable[[Any, int, Emit], Sequence[Request]],
-        instrument: str,
-        data_type: DataType,
-    ) -> None:
-        self._decode = decoder.decode
-        self._handle = handle
-        self._instrument = instrument
-        self._data_type = data_type
-
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message."""
-        try:
-            return self._handle(self._decode(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._instrument, self._data_type) from error
-
-
 _TRADES: Final = msgspec.json.Decoder(Push[list[Trade]])
 _QUOTES: Final = msgspec.json.Decoder(Push[Quote])
 _BOOKS: Final = msgspec.json.Decoder(Push[Levels])
@@ -269,7 +245,7 @@ class Line:
         self.instruments: dict[str, str] = {}  # by symbol
         self.watchers: dict[str, list[tuple[str, DataType]]] = {}  # (instrument, data type) by topic
         self.characters = 0  # of all topics
-        self.routes: dict[bytes, Route] = {}  # by topic
+        self.routes: dict[bytes, MessageRoute] = {}  # by topic
         self.handlers: list[TopicHandler] = []
         self.books: dict[str, BybitBook] = {}  # by topic
         self.tickers: dict[str, Tickers] = {}  # by topic
@@ -377,7 +353,7 @@ class BybitAdapter(Adapter):
             book = BybitBook(channel, lambda op, delay_ns: self._request(number, op, (topic,), delay_ns), self.counts)
             line.books[topic] = book
             self.counts.books += 1
-            line.routes[topic.encode()] = Route(_BOOKS, book.on_push, channel.instrument, data_type)
+            line.routes[topic.encode()] = MessageRoute(_BOOKS.decode, book.on_push, channel.instrument, data_type)
             return
         handler: TopicHandler
         decoder: msgspec.json.Decoder[Any]
@@ -392,7 +368,7 @@ class BybitAdapter(Adapter):
                 handler = line.tickers[topic] = Tickers(channel, data_types)
                 decoder = _TICKERS
         line.handlers.append(handler)
-        line.routes[topic.encode()] = Route(decoder, handler.on_push, channel.instrument, data_type)
+        line.routes[topic.encode()] = MessageRoute(decoder.decode, handler.on_push, channel.instrument, data_type)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

@@ -39,7 +39,6 @@ from msgspec import Raw, Struct, field
 from mdring.adapters.okx_channels import (
     MS,
     Funding,
-    Handler,
     Index,
     Liquidation,
     Mark,
@@ -82,10 +81,10 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.chain import Chain
-from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, TradeRoute
-from mdring.feed.direct import Route as DirectRoute
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
+from mdring.feed.message_route import Handler, MessageRoute
 from mdring.feed.socket_book import BookWire, SocketBook
 from mdring.record import DataType, Flags, Reason, Side
 
@@ -335,27 +334,6 @@ class OkxBook(BookWire):
 # ---- the adapter ------------------------------------------------------------------------------------------
 
 
-class Route:
-    """Takes the messages of one topic to what handles them. Whatever is wrong with one is the venue's fault."""
-
-    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
-
-    def __init__(
-        self, decoder: msgspec.json.Decoder[Any], handle: Handler, instrument: str | None, data_type: DataType
-    ) -> None:
-        self._decode = decoder.decode
-        self._handle = handle
-        self._instrument = instrument
-        self._data_type = data_type
-
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message."""
-        try:
-            return self._handle(self._decode(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._instrument, self._data_type) from error
-
-
 DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
     "trades": msgspec.json.Decoder(Push[Trade]),
     "bbo-tbt": msgspec.json.Decoder(Push[Quote]),
@@ -376,7 +354,7 @@ class Line:
         self.instruments: list[str] = []
         self.watchers: dict[Topic, list[tuple[Channel, DataType]]] = {}
         self.topics: dict[str, list[Topic]] = {}  # by instrument that was the first to ask for them
-        self.routes: dict[bytes, Route] = {}  # by how the messages begin
+        self.routes: dict[bytes, MessageRoute] = {}  # by how the messages begin
         self.books: dict[str, OkxBook] = {}
         self.awaited: dict[tuple[str, Topic], str] = {}  # (op, topic) of arguments to be answered -> id of the request
 
@@ -462,7 +440,7 @@ class OkxAdapter(Adapter):
         channels = [channel for channel, _ in line.watchers[topic]]
         channel, data_type = line.watchers[topic][0]
         handle: Handler
-        form: DirectRoute
+        form: Route
         match topic.channel:
             case "trades":
                 trades = Trades(channel, self.counts)
@@ -502,7 +480,7 @@ class OkxAdapter(Adapter):
 
     def _lay(self, line: Line, topic: Topic, handle: Handler, channel: Channel | None, data_type: DataType) -> None:
         instrument = None if channel is None else channel.instrument
-        line.routes[topic.prefix()] = Route(DECODERS[topic.channel], handle, instrument, data_type)
+        line.routes[topic.prefix()] = MessageRoute(DECODERS[topic.channel].decode, handle, instrument, data_type)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

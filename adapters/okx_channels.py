@@ -11,14 +11,15 @@ Documentation (read November 2026): okx.com/docs-v5. Integrity: ``tradeId`` is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct, field
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.message_route import Handler
 from mdring.feed.number_text import whole, without_noise
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, Flags
@@ -119,7 +120,6 @@ class Liquidation(Struct):
 _TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
 _AGGREGATED: Final = int(Flags.AGGREGATED)
 MS: Final = 1_000_000  # ns
-Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
 
 
 def time_ns(text: str) -> int:
