@@ -85,7 +85,7 @@ from mdring.feed.adapter import (
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.message_route import MessageRoute
-from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.feed.socket_book import FrameWire, SocketBook
 from mdring.record import DataType, Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------
@@ -178,23 +178,15 @@ class Asked(NamedTuple):
 #   4. Size 0 deletes. Levels that enter or leave the window are told as any other.
 
 
-class BybitBook(BookWire):
+class BybitBook(FrameWire):
     """The book of one instrument: its rules, and how it is subscribed to."""
 
     def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
         """``request``: (op, delay_ns) to the frame that asks for it."""
+        super().__init__(request)
         self._channel = channel
-        self._request = request
         self._counts = counts
         self.sync = SocketBook(channel, self, counts)
-
-    def unsubscribe(self) -> Sequence[Request]:
-        """End it."""
-        return (self._request("unsubscribe", 0),)
-
-    def subscribe(self, delay_ns: int) -> Sequence[Request]:
-        """Begin it."""
-        return (self._request("subscribe", delay_ns),)
 
     def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A snapshot or a delta."""

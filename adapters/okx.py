@@ -85,7 +85,7 @@ from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, Trad
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.message_route import Handler, MessageRoute
-from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.feed.socket_book import FrameWire, SocketBook
 from mdring.record import DataType, Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------
@@ -243,25 +243,17 @@ CHECKED_LEVELS: Final = 25
 BOOK_LEVELS: Final = 400
 
 
-class OkxBook(BookWire):
+class OkxBook(FrameWire):
     """The book of one instrument: its rules, and how it is subscribed to."""
 
     def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
         """``request``: (op, delay_ns) to the frame that asks for it."""
+        super().__init__(request)
         self._channel = channel
-        self._request = request
         self._counts = counts
         self._levels = LocalBook(channel)
         self._is_checked = False  # since the last snapshot: nothing has to be kept where nothing is to be compared
         self.sync = SocketBook(channel, self, counts)
-
-    def unsubscribe(self) -> Sequence[Request]:
-        """End it."""
-        return (self._request("unsubscribe", 0),)
-
-    def subscribe(self, delay_ns: int) -> Sequence[Request]:
-        """Begin it."""
-        return (self._request("subscribe", delay_ns),)
 
     def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A snapshot or an update."""

@@ -28,7 +28,7 @@ Where the end of a subscription is not acknowledged, both are sent in this order
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -71,6 +71,22 @@ class BookWire(ABC):
     @abstractmethod
     def subscribe(self, delay_ns: int) -> Sequence[Request]:
         """Begin it, after a delay."""
+
+
+class FrameWire(BookWire):
+    """The wire where one frame ends the subscription to a book and another begins it."""
+
+    def __init__(self, request: Callable[[str, int], Request]) -> None:
+        """``request``: ("unsubscribe" or "subscribe", delay_ns) to the request that sends the frame."""
+        self._request = request
+
+    def unsubscribe(self) -> Sequence[Request]:
+        """End it."""
+        return (self._request("unsubscribe", 0),)
+
+    def subscribe(self, delay_ns: int) -> Sequence[Request]:
+        """Begin it."""
+        return (self._request("subscribe", delay_ns),)
 
 
 class SocketBook(Chain):

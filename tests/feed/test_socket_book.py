@@ -13,23 +13,21 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdring.feed.adapter import AdapterCounts, Request, Send
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.socket_book import DELAY_NS, HEALTHY_NS, MAX_DELAY_NS, PATIENCE_NS, BookState, BookWire, SocketBook
+from mdring.feed.socket_book import DELAY_NS, HEALTHY_NS, MAX_DELAY_NS, PATIENCE_NS, BookState, FrameWire, SocketBook
 from mdring.record import CLEAR, STATUS, Kind, Reason, State
 
 NOW = 1_700_000_000_000_000_000
 
 
-class Wire(BookWire):
+WORDS = {"unsubscribe": "off", "subscribe": "on"}
+
+
+class Wire(FrameWire):
     """Sends words."""
 
     def __init__(self, *, acknowledges_end: bool = True) -> None:
+        super().__init__(lambda op, delay_ns: Send(0, WORDS[op], delay_ns=delay_ns))
         self.acknowledges_end = acknowledges_end
-
-    def unsubscribe(self) -> Sequence[Request]:
-        return (Send(0, "off"),)
-
-    def subscribe(self, delay_ns: int) -> Sequence[Request]:
-        return (Send(0, "on", delay_ns=delay_ns),)
 
 
 class Case:
