@@ -57,7 +57,7 @@ class AggTrade(Struct, gc=False):
     m: bool
 
 
-# As ``DEPTH_FORM`` of ``binance.py``.
+# As ``BOOK_TICKER_FORM`` of ``binance.py``.
 TRADE_FORM: Final = (
     '{"stream":"%s","data":{"e":"trade","E":<any>,"s":"%s","t":<id>,"p":"<price>","q":"<size>","T":<time>,'
     '"m":<buyer_is_maker>,"M":true}}'

@@ -8,7 +8,8 @@ a path in an address is kept, and a host that has ``/stream`` behind it has no r
 Integrity:
 
 * book: each diff names the one before it, ``pu`` is its ``u``. A REST snapshot states its ``lastUpdateId`` of the same
-  count, which all instruments share, so ids skip. No checksum. The venue's rules stand at "Book sync" below.
+  count, which all instruments share, so ids skip. No checksum. The venue's rules
+  stand in ``binance_usdm_book.py``.
 * trades: consecutive ids (``binance_usdm_channels.py``).
 
 Quirks:
@@ -31,12 +32,13 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Meta, Raw, Struct
 
+from mdring.adapters.binance_usdm_book import DEPTH_FORM, SNAPSHOT_WEIGHT, FuturesBook
 from mdring.adapters.binance_usdm_channels import (
     AGG_TRADE_FORM,
     BOOK_TICKER_FORM,
@@ -44,20 +46,12 @@ from mdring.adapters.binance_usdm_channels import (
     MS,
     SECOND,
     TRADE_FORM,
-    AggTrade,
     AggTrades,
-    BookTicker,
-    ContractInfo,
     ContractStates,
-    ForceOrder,
-    Id,
     InterestPoll,
     Liquidations,
     Marks,
-    MarkUpdate,
     Quotes,
-    Time,
-    Trade,
     Trades,
 )
 from mdring.adapters.binance_usdm_metadata import (
@@ -68,6 +62,19 @@ from mdring.adapters.binance_usdm_metadata import (
     USUAL_FUNDING_HOURS,
     decode_exchange_info,
     decode_funding_info,
+)
+from mdring.adapters.binance_usdm_streams import (
+    CONTRACT_INFO,
+    IS_STEADY,
+    MARKET,
+    OTHER_NAMES,
+    PUBLIC,
+    STEADY,
+    UNROUTED,
+    Topic,
+    pass_over,
+    stream_name,
+    with_speed,
 )
 from mdring.feed.adapter import (
     NOTHING,
@@ -89,47 +96,17 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
-from mdring.feed.book_sync import SyncRules, Verdict
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
-from mdring.feed.message_route import Decode, Handler, MessageRoute
+from mdring.feed.message_route import MessageRoute
 from mdring.feed.portions import portions
-from mdring.feed.snapshot_book import BookSource, SnapshotBook
-from mdring.record import DataType, Flags, Reason, Side, State
+from mdring.record import DataType, Flags, Reason, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload; those of the other channels stand in ``binance_usdm_channels.py``.
-
-M = TypeVar("M")
-
-
-class Combined(Struct, Generic[M], gc=False):
-    """{"stream":"btcusdt@trade","data":{"e":"trade","E":1785685177439,"T":1785685177439,"s":"BTCUSDT","t":7947325360,"p":"63113.20","q":"0.001","X":"MARKET","m":false,"st":1}}"""
-
-    data: M
-
-
-class DepthUpdate(Struct, gc=False):
-    """{"e":"depthUpdate","E":1780563845145,"T":1780563845143,"s":"BTCUSDT","U":10708445053618,"u":10708445072904,"pu":10708445053562,"b":[["50746.30","0.000"],["50748.80","0.002"]],"a":[["63436.10","1.801"]]}"""
-
-    T: Time
-    s: str
-    U: Id
-    u: Id
-    pu: Id  # u of the message before
-    b: Raw
-    a: Raw
-
-
-class Snapshot(Struct, gc=False):
-    """{"lastUpdateId":1027024,"E":1589436922972,"T":1589436922959,"bids":[["4.00000000","431.00000000"]],"asks":[["4.00000200","12.00000000"]]}"""
-
-    last_update_id: Id = field(name="lastUpdateId")
-    bids: Raw
-    asks: Raw
-    T: Time = 0
+# Each docstring is one real payload; those of the streams stand in ``binance_usdm_channels.py`` and
+# ``binance_usdm_book.py``.
 
 
 class ErrorDetail(Struct):
@@ -154,29 +131,15 @@ class Notice(Struct):
     msg: str = ""
 
 
-_SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ENVELOPE: Final = b'{"stream":"'
-
-# The forms of the messages as the venue writes them: of what is like these, to the letter, nothing needs to be decoded
-# (``feed/direct.pyx``). The stream's name and the symbol are put in.
-DEPTH_FORM: Final = (
-    '{"stream":"%s","data":{"e":"depthUpdate","E":<any>,"T":<time>,"s":"%s","U":<first>,"u":<last>,"pu":<previous>,'
-    '"b":<bids>,"a":<asks>,"ps":<any>,"st":<any>}}'
-)
-_BID: Final = int(Side.BID)
-_ASK: Final = int(Side.ASK)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
 
-PUBLIC: Final = "public"
-MARKET: Final = "market"
-UNROUTED: Final = ""
 MAX_STREAMS: Final = {PUBLIC: 1024, MARKET: 1024, UNROUTED: 200}  # of a connection; COIN-M keeps to the former limit
 STREAMS_PER_FRAME: Final = 80
 FRAME_BYTES: Final = 4_000  # the venue cuts frames at 4096 bytes
-SNAPSHOT_WEIGHT: Final = {100: 5, 500: 10, 1000: 20}  # by limit
 POLLS_PER_SECOND: Final = 10
 """Open interest may cost a quarter of the REST budget; of more instruments it is asked for less often."""
 
@@ -227,157 +190,7 @@ def place_of(data_type: DataType, options: BinanceUsdmOptions) -> tuple[str, str
     return MARKET, ""
 
 
-USUAL_SPEED: Final = {"depth": "250ms", "markPrice": "3s"}
-OTHER_NAMES: Final = {
-    "depth": ("depth", "depth@100ms", "depth@500ms"),
-    "markPrice": ("markPrice", "markPrice@1s"),
-}
-"""Kinds of stream, by their kind without speed: all are read, whichever is subscribed to."""
-
-
-def with_speed(kind: str, speed: str) -> str:
-    """What a kind of stream is called at this speed."""
-    return kind if speed == USUAL_SPEED[kind] else f"{kind}@{speed}"
-
-
-def stream_name(instrument: str, kind: str) -> str:
-    """Upper-case symbols would be acknowledged and silent."""
-    return f"{instrument.lower()}@{kind}"
-
-
-CONTRACT_INFO: Final = "!contractInfo"  # of all instruments at once
-STEADY: Final = {PUBLIC: "bookTicker", MARKET: "markPrice@1s", UNROUTED: "markPrice@1s"}
-"""By route: what is never silent for long; listened to on a connection that would have nothing of the kind."""
-_IS_STEADY: Final = ("@depth", "@bookTicker", "@markPrice")
-
-
-# ---- book sync --------------------------------------------------------------------------------------------
-# The venue's rules ("How to manage a local order book correctly", of futures):
-#   1. Subscribe to the diffs and buffer them.
-#   2. Fetch a snapshot, L = lastUpdateId.
-#   3. Drop diffs with u < L.
-#   4. The first one applied has U <= L <= u (not L + 1, as on spot).
-#   5. pu of each one is u of the one before; else go to 2.
-#   6. Sizes are absolute, 0 deletes. Deleting an unknown price is normal.
-#
-# U is not needed: between pu and U nothing has happened to the instrument, so a diff with pu <= L < u is the first
-# that tells anything new, and nothing is missing before it. That takes rule 4 in, and the diff with pu == L of an
-# instrument that was quiet since its snapshot, to which rule 4 would never come.
-
-
-def reaches(snapshot: int, first: int, previous: int) -> bool:
-    """Rule 4: whether no diff is missing between the snapshot and the oldest that is held."""
-    return previous <= snapshot
-
-
-def after_snapshot(snapshot: int, first: int, last: int, previous: int) -> Verdict:
-    """Rules 3 and 4. The diff that ends with the snapshot has nothing that the snapshot has not."""
-    if last <= snapshot:
-        return Verdict.DROP
-    return Verdict.APPLY if previous <= snapshot else Verdict.GAP
-
-
-def after_delta(begun: int, applied: int, first: int, last: int, previous: int) -> Verdict:
-    """Rule 5. A diff that came before comes again: nothing is lost. One that begins within the ids applied last
-    contradicts them, and is no repetition."""
-    return Verdict.DROP if last <= applied and first <= begun else Verdict.GAP
-
-
-FUTURES_RULES: Final = SyncRules(True, reaches, after_snapshot, after_delta)
-
-
-class FuturesBook(BookSource[DepthUpdate, Snapshot]):
-    """The book of one instrument: its rules, its wire, and the object that keeps it in sync."""
-
-    rules = FUTURES_RULES
-
-    def __init__(self, channel: Channel, connection: int, url: str, weight: int, counts: AdapterCounts) -> None:
-        self._channel = channel
-        self._url = url
-        self._weight = weight
-        self.connection = connection
-        self.sync = SnapshotBook(channel, self, counts)
-
-    def on_message(self, update: DepthUpdate, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One diff."""
-        first, last = update.U, update.u
-        if last < first:
-            raise VenueProtocolError(f"a diff from {first} to {last}")
-        size = len(update.b) + len(update.a)
-        return self.sync.on_delta(first, last, update.pu, update, size, ts_recv, emit)
-
-    def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """The answer to a fetch."""
-        return self.sync.on_response(response, ts_recv, emit)
-
-    def fetch(self, tag: str, delay_ns: int) -> Fetch:
-        """Rule 2."""
-        return Fetch(tag, self._url, self._weight, delay_ns, self.connection)
-
-    def decode_snapshot(self, body: bytes) -> tuple[int, Snapshot]:
-        """Its lastUpdateId, and itself."""
-        snapshot = _SNAPSHOT.decode(body)
-        return snapshot.last_update_id, snapshot
-
-    def stage_snapshot(self, image: Snapshot, emit: Emit) -> None:
-        """Load it, the whole as one event group."""
-        ts_event, last = image.T * MS, image.last_update_id
-        emit.clear(self._channel, Reason.SNAPSHOT, ts_event, last, Flags.SNAPSHOT)
-        emit.levels(self._channel, _BID, image.bids, ts_event, last, Flags.SNAPSHOT)
-        emit.levels(self._channel, _ASK, image.asks, ts_event, last, Flags.SNAPSHOT)
-        emit.end()
-
-    def stage_delta(self, message: DepthUpdate, emit: Emit) -> None:
-        """Rule 6. Without levels it is no event, yet its ids count."""
-        ts_event, last = message.T * MS, message.u
-        emit.levels(self._channel, _BID, message.b, ts_event, last)
-        emit.levels(self._channel, _ASK, message.a, ts_event, last)
-        emit.end()
-
-
 # ---- the adapter ------------------------------------------------------------------------------------------
-
-DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
-    "aggTrade": msgspec.json.Decoder(Combined[AggTrade]),
-    "trade": msgspec.json.Decoder(Combined[Trade]),
-    "bookTicker": msgspec.json.Decoder(Combined[BookTicker]),
-    "depth": msgspec.json.Decoder(Combined[DepthUpdate]),
-    "markPrice": msgspec.json.Decoder(Combined[MarkUpdate]),
-    "forceOrder": msgspec.json.Decoder(Combined[ForceOrder]),
-    CONTRACT_INFO: msgspec.json.Decoder(Combined[ContractInfo]),
-}
-"""By kind of stream, its speed left away."""
-
-
-def pass_over(message: Any, ts_recv: int, emit: Emit) -> Sequence[Request]:
-    """Of a stream that only shows that the connection lives."""
-    return NOTHING
-
-
-class Topic:
-    """One stream that is subscribed to."""
-
-    def __init__(
-        self, kind: str, handle: Handler, channel: Channel, data_type: DataType, book: FuturesBook | None = None
-    ) -> None:
-        self.channel = channel
-        self.data_type = data_type
-        self.book = book
-        symbol = None if kind == CONTRACT_INFO else channel.instrument
-        self.route = MessageRoute(decode_of(kind, symbol), handle, symbol, data_type)
-
-
-def decode_of(kind: str, symbol: str | None) -> Decode:
-    """How the messages of a stream are decoded, with their envelope; all must be of this symbol, if there is one."""
-    decoder = DECODERS[kind.partition("@")[0]]
-
-    def decode(message: bytes) -> Any:
-        data = decoder.decode(message).data
-        if data.s != symbol and symbol is not None:
-            raise VenueProtocolError(f"a message of {data.s!r}")
-        return data
-
-    return decode
 
 
 class Line:
@@ -480,7 +293,7 @@ class BinanceUsdmAdapter(Adapter):
                 for kind, data_types in kinds.items():
                     self._lay(line, kind, channels[name], data_types)
         for line in self._lines:
-            if not any(steady in name for name in line.topics for steady in _IS_STEADY):
+            if not any(steady in name for name in line.topics for steady in IS_STEADY):
                 channel = channels[line.instruments[0]]
                 self._listen(line, STEADY[line.route], Topic(STEADY[line.route], pass_over, channel, DataType.STATUS))
         self._watch_states(channels)

@@ -147,7 +147,8 @@ class OpenInterest(Struct):
 
 _OPEN_INTEREST: Final = msgspec.json.Decoder(OpenInterest)
 
-# As ``DEPTH_FORM`` of ``binance_usdm.py``.
+# The forms of the messages as the venue writes them: of what is like these, to the letter, nothing needs to be decoded
+# (``feed/direct.pyx``). The stream's name and the symbol are put in.
 AGG_TRADE_FORM: Final = (
     '{"stream":"%s","data":{"e":"aggTrade","E":<any>,"a":<id>,"s":"%s","p":"<price>","q":"<size>","nq":<any>,'
     '"f":<first_fill>,"l":<last_fill>,"T":<time>,"m":<buyer_is_maker>,"st":<any>}}'

@@ -36,12 +36,13 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Struct
 
+from mdring.adapters.bybit_book import BybitBook, Levels
 from mdring.adapters.bybit_channels import (
     Liquidation,
     Liquidations,
@@ -53,7 +54,6 @@ from mdring.adapters.bybit_channels import (
     TopicHandler,
     Trade,
     Trades,
-    Whole,
 )
 from mdring.adapters.bybit_metadata import (
     CATEGORIES,
@@ -85,20 +85,11 @@ from mdring.feed.adapter import (
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.message_route import MessageRoute
-from mdring.feed.socket_book import FrameWire, SocketBook
-from mdring.record import DataType, Flags, Reason, Side
+from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload; the envelope and the data of other topics stand in ``bybit_channels.py``.
-
-
-class Levels(Struct, gc=False):
-    """{"s":"BTCUSDT","b":[],"a":[["78716.4","0"],["78717.6","0.036091"],["78717.8","0"],["78748.5","0.001"],["78748.7","0.001"]],"u":217107088,"seq":113099229683}"""
-
-    bids: Raw = field(name="b")
-    asks: Raw = field(name="a")
-    update_id: Whole = field(name="u")
-    seq: Whole = 0
+# Each docstring is one real payload; those of topics stand in ``bybit_channels.py`` and
+# ``bybit_book.py``.
 
 
 class Answer(Struct):
@@ -116,9 +107,6 @@ class Answer(Struct):
 
 _ANSWER: Final = msgspec.json.Decoder(Answer)
 _PREFIX: Final = b'{"topic":"'
-_BID: Final = int(Side.BID)
-_ASK: Final = int(Side.ASK)
-_SNAPSHOT: Final = int(Flags.SNAPSHOT)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
@@ -168,55 +156,6 @@ class Asked(NamedTuple):
 
     op: str
     topics: tuple[str, ...]
-
-
-# ---- book sync --------------------------------------------------------------------------------------------
-# The venue's rules ("Orderbook", "Process snapshot/delta"):
-#   1. The first message after the subscription is a snapshot. Deltas before it say nothing.
-#   2. u of each delta is that of the message before plus 1; else messages are missing: unsubscribe, subscribe again.
-#   3. A snapshot that comes later, also one with u 1 after a restart of the service, replaces the book.
-#   4. Size 0 deletes. Levels that enter or leave the window are told as any other.
-
-
-class BybitBook(FrameWire):
-    """The book of one instrument: its rules, and how it is subscribed to."""
-
-    def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
-        """``request``: (op, delay_ns) to the frame that asks for it."""
-        super().__init__(request)
-        self._channel = channel
-        self._counts = counts
-        self.sync = SocketBook(channel, self, counts)
-
-    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A snapshot or a delta."""
-        sync, message = self.sync, push.data
-        if push.type == "snapshot":
-            return self._on_snapshot(push, ts_recv, emit) if sync.takes_snapshots else NOTHING
-        if not sync.valid:  # rule 1
-            return NOTHING
-        if message.update_id != sync.last + 1:  # rule 2
-            if message.update_id == sync.last:  # the last one once more
-                self._counts.repeated += 1
-                return NOTHING
-            return sync.gap(sync.last + 1, message.update_id, ts_recv, emit)
-        self._stage(message, push.matched_ns(), 0, emit)
-        emit.end()
-        sync.last = message.update_id
-        return NOTHING
-
-    def _on_snapshot(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rules 1 and 3."""
-        message, ts_event = push.data, push.matched_ns()
-        emit.clear(self._channel, Reason.SNAPSHOT, ts_event, message.seq, _SNAPSHOT)
-        self._stage(message, ts_event, _SNAPSHOT, emit)
-        emit.end()
-        return self.sync.synced(message.update_id, ts_recv, emit)
-
-    def _stage(self, message: Levels, ts_event: int, flags: int, emit: Emit) -> None:
-        """Rule 4."""
-        emit.levels(self._channel, _BID, message.bids, ts_event, message.seq, flags)
-        emit.levels(self._channel, _ASK, message.asks, ts_event, message.seq, flags)
 
 
 # ---- the adapter ------------------------------------------------------------------------------------------

@@ -30,12 +30,13 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct, field
 
+from mdring.adapters.okx_book import BOOK_LEVELS, ORDERS_AT, UPDATE_FORM, Levels, OkxBook
 from mdring.adapters.okx_channels import (
     MS,
     Funding,
@@ -45,7 +46,6 @@ from mdring.adapters.okx_channels import (
     OpenInterest,
     Push,
     Quote,
-    SeqId,
     Ticker,
     Trade,
     Trades,
@@ -56,7 +56,6 @@ from mdring.adapters.okx_channels import (
     open_interests,
     quotes,
     tickers,
-    time_ns,
 )
 from mdring.adapters.okx_metadata import decode_instruments, instruments_fetches
 from mdring.feed.adapter import (
@@ -83,24 +82,11 @@ from mdring.feed.adapter import (
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.local_book import LocalBook
 from mdring.feed.message_route import Handler, MessageRoute
-from mdring.feed.socket_book import FrameWire, SocketBook
-from mdring.record import DataType, Flags, Reason, Side
+from mdring.record import DataType, Flags, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload; those of the other channels stand in ``okx_channels.py``.
-
-
-class Levels(Struct, gc=False):
-    """{"asks":[["30249.4","0","0","0"],["30261","4","0","1"],["30310.3","19","0","1"]],"bids":[["30182.6","452","0","1"]],"ts":"1652459225464","checksum":-914047754}"""
-
-    asks: Raw
-    bids: Raw
-    ts: str
-    checksum: int = 0
-    seq_id: SeqId | None = field(name="seqId", default=None)
-    previous: int | None = field(name="prevSeqId", default=None)
+# Each docstring is one real payload; those of the channels stand in ``okx_channels.py`` and ``okx_book.py``.
 
 
 class Arg(Struct):
@@ -125,12 +111,7 @@ class Notice(Struct):
     data: Raw = Raw()
 
 
-# The forms of what comes most, as the venue writes them (``feed/direct.pyx``); the name of the instrument is put in. A
-# checksum that is not 0 is none of it.
-UPDATE_FORM: Final = (
-    '{"arg":{"channel":"books","instId":"%s"},"action":"update","data":[{"asks":<asks>,"bids":<bids>,"ts":"<time>",'
-    '"checksum":0,"seqId":<last>,"prevSeqId":<previous>}]}'
-)
+# The forms of what comes most, as the venue writes them (``feed/direct.pyx``); the name of the instrument is put in.
 QUOTE_FORM: Final = (
     '{"arg":{"channel":"bbo-tbt","instId":"%s"},"data":[{"asks":[["<ask_price>","<ask_size>",<any>,<any>]],'
     '"bids":[["<bid_price>","<bid_size>",<any>,<any>]],"ts":"<time>","seqId":<last>}]}'
@@ -141,10 +122,6 @@ TRADE_FORM: Final = (
 )
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _PREFIX: Final = b'{"arg":{'
-_BID: Final = int(Side.BID)
-_ASK: Final = int(Side.ASK)
-_SNAPSHOT: Final = int(Flags.SNAPSHOT)
-_ORDERS_AT: Final = 3  # which element of a level is its number of orders
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
@@ -229,98 +206,6 @@ def type_of(instrument: str) -> str:
 
 # An error says only in its text which argument it means, and the text has changed over time.
 _REFUSED: Final = re.compile(r"channel:([\w-]+),inst(?:Id|Type):([\w.-]+)")
-
-
-# ---- book sync --------------------------------------------------------------------------------------------
-# The venue's rules ("Order book channel", "Sequence ID"):
-#   1. The first message after the subscription is the snapshot, prevSeqId -1. One that comes later replaces the book.
-#   2. prevSeqId of each update is seqId of the message before; else unsubscribe and subscribe again.
-#   3. Legal: no levels, seqId == prevSeqId (nothing has changed for 60 s); seqId < prevSeqId (maintenance).
-#   4. Size 0 deletes. Levels that enter or leave the window of 400 are told as any other.
-#   5. The checksum, where it is not 0, is that of the best 25 levels after the message.
-
-CHECKED_LEVELS: Final = 25
-BOOK_LEVELS: Final = 400
-
-
-class OkxBook(FrameWire):
-    """The book of one instrument: its rules, and how it is subscribed to."""
-
-    def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
-        """``request``: (op, delay_ns) to the frame that asks for it."""
-        super().__init__(request)
-        self._channel = channel
-        self._counts = counts
-        self._levels = LocalBook(channel)
-        self._is_checked = False  # since the last snapshot: nothing has to be kept where nothing is to be compared
-        self.sync = SocketBook(channel, self, counts)
-
-    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A snapshot or an update."""
-        if len(push.data) != 1:
-            raise VenueProtocolError(f"a message of {len(push.data)} books")
-        message = push.data[0]
-        if push.action == "update":
-            return self._on_update(message, ts_recv, emit) if self.sync.valid else NOTHING
-        if push.action != "snapshot":
-            raise VenueProtocolError(f"the action of a book is {push.action!r}")
-        return self._on_snapshot(message, ts_recv, emit) if self.sync.takes_snapshots else NOTHING
-
-    def _on_snapshot(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rule 1."""
-        mark = emit.mark()
-        last = message.seq_id or 0
-        self._is_checked = message.checksum != 0
-        self._levels.clear()
-        emit.clear(self._channel, Reason.SNAPSHOT, time_ns(message.ts), last, _SNAPSHOT)
-        self._stage(message, _SNAPSHOT, emit)
-        failed = self._check(message, mark, ts_recv, emit)
-        if failed is not None:
-            return failed
-        requests = self.sync.synced(last, ts_recv, emit)
-        self.sync.first = -1
-        self.sync.live = not self._is_checked  # a direct route knows no checksum
-        return requests
-
-    def _on_update(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rules 2 and 3."""
-        sync, previous = self.sync, message.previous
-        if previous != sync.last:
-            if previous is None:
-                if not (self._is_checked and message.checksum):
-                    raise VenueProtocolError("an update with neither sequence id nor checksum")
-            elif previous == sync.first and message.seq_id == sync.last:  # the last one once more
-                self._counts.repeated += 1
-                return NOTHING
-            else:
-                return sync.gap(sync.last, previous, ts_recv, emit)
-        mark = emit.mark()
-        self._stage(message, 0, emit)
-        failed = self._check(message, mark, ts_recv, emit)
-        if failed is not None:
-            return failed
-        if message.seq_id is not None and previous is not None:
-            sync.first, sync.last = previous, message.seq_id
-        return NOTHING
-
-    def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
-        """Rule 4."""
-        ts_event, last = time_ns(message.ts), message.seq_id or 0
-        emit.levels(self._channel, _ASK, message.asks, ts_event, last, flags, _ORDERS_AT)
-        emit.levels(self._channel, _BID, message.bids, ts_event, last, flags, _ORDERS_AT)
-
-    def _check(self, message: Levels, mark: int, ts_recv: int, emit: Emit) -> Sequence[Request] | None:
-        """Rule 5: close the group, or take it back. None if nothing is wrong."""
-        if self._is_checked:
-            self._levels.apply(emit, mark)
-            if message.checksum:
-                self._counts.checksums += 1
-                found, expected = self._levels.crc32_of_pairs(CHECKED_LEVELS), message.checksum & 0xFFFF_FFFF
-                if found != expected:
-                    emit.rollback(mark)
-                    return self.sync.checksum_failed(expected, found, ts_recv, emit)
-        emit.end()
-        return None
 
 
 # ---- the adapter ------------------------------------------------------------------------------------------
@@ -455,7 +340,7 @@ class OkxAdapter(Adapter):
                 self.counts.books += 1
                 handle = book.on_push
                 form = DeltaRoute(
-                    UPDATE_FORM % topic.name, channel, book.sync, unit_ns=MS, count_at=_ORDERS_AT
+                    UPDATE_FORM % topic.name, channel, book.sync, unit_ns=MS, count_at=ORDERS_AT
                 )  # fmt: skip
                 self.direct.add(topic.key(), form)
             case "mark-price":

@@ -20,7 +20,7 @@ class RisingIds(Chain):
     __slots__ = ("_overlap",)
 
     def __init__(self, overlap: int) -> None:
-        """An id is old news if it lies fewer than ``overlap`` back; further back, the venue has begun to number anew."""
+        """An id repeats if it lies fewer than ``overlap`` back; further back, the venue has begun to number anew."""
         self._overlap = overlap
         self.live = True
         self.restart()

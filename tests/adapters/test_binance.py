@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdring.adapters import binance, binance_metadata, binance_trades
+from mdring.adapters import binance, binance_book, binance_metadata, binance_trades
 from mdring.adapters.binance import BinanceAdapter, BinanceOptions
 from mdring.feed.adapter import (
     Acknowledged,
@@ -88,8 +88,8 @@ SCHEMA = [
     binance_trades.Trade,
     binance_trades.AggTrade,
     binance.BookTicker,
-    binance.DepthUpdate,
-    binance.Snapshot,
+    binance_book.DepthUpdate,
+    binance_book.Snapshot,
     binance.ErrorDetail,
     binance.Notice,
     binance_metadata.Filter,
@@ -115,7 +115,7 @@ def test_docstring_of_each_wire_struct_is_a_payload_that_it_decodes(struct: Any)
 def test_every_struct_of_the_wire_is_among_those_tested() -> None:
     defined = {
         value
-        for module in (binance, binance_trades, binance_metadata)
+        for module in (binance, binance_book, binance_trades, binance_metadata)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, msgspec.Struct) and (value.__doc__ or "").startswith("{")
     }
