@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.instrument_rows import decoded, infos_of
 from mdring.symbol import plain_decimal, spot
 
 WEIGHT: Final = 20
@@ -74,17 +75,7 @@ def decode_exchange_info(body: bytes, unknown: UnknownMessages) -> list[Instrume
 
     Raises VenueProtocolError.
     """
-    try:
-        symbols = _EXCHANGE_INFO.decode(body).symbols
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"exchangeInfo: {error}") from error
-    infos = []
-    for symbol in symbols:
-        try:
-            infos.append(instrument_info(symbol))
-        except (VenueProtocolError, ValueError) as error:
-            unknown.note(f"instrument: {error}", msgspec.json.encode(symbol))
-    return infos
+    return infos_of(decoded(_EXCHANGE_INFO, body, "exchangeInfo").symbols, instrument_info, unknown)
 
 
 LARGEST: Final = 2**63 - 1

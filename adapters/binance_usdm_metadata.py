@@ -23,7 +23,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mdring.feed.adapter import InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.adapter import InstrumentInfo, UnknownMessages
+from mdring.feed.instrument_rows import decoded, infos_of
 from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, perpetual, plain_decimal
 
@@ -87,7 +88,6 @@ class FundingInfo(Struct):
 
 _EXCHANGE_INFO: Final = msgspec.json.Decoder(ExchangeInfo)
 _FUNDING_INFO: Final = msgspec.json.Decoder(list[FundingInfo])
-_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_exchange_info(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:
@@ -95,25 +95,12 @@ def decode_exchange_info(body: bytes, unknown: UnknownMessages) -> list[Instrume
 
     Raises VenueProtocolError.
     """
-    try:
-        contracts = _EXCHANGE_INFO.decode(body).symbols
-    except _UNREADABLE as error:
-        raise VenueProtocolError(f"exchangeInfo: {error}") from error
-    infos = []
-    for contract in contracts:
-        try:
-            infos.append(instrument_info(contract))
-        except ValueError as error:
-            unknown.note(f"instrument: {error}", msgspec.json.encode(contract))
-    return infos
+    return infos_of(decoded(_EXCHANGE_INFO, body, "exchangeInfo").symbols, instrument_info, unknown)
 
 
 def decode_funding_info(body: bytes) -> dict[str, int]:
     """Hours between two payments, by instrument, of those that differ from the usual. Raises VenueProtocolError."""
-    try:
-        return {row.symbol: row.hours for row in _FUNDING_INFO.decode(body)}
-    except _UNREADABLE as error:
-        raise VenueProtocolError(f"fundingInfo: {error}") from error
+    return {row.symbol: row.hours for row in decoded(_FUNDING_INFO, body, "fundingInfo")}
 
 
 def instrument_info(contract: Contract) -> InstrumentInfo:

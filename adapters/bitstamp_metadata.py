@@ -14,13 +14,13 @@ Used by ``bitstamp.py`` before it subscribes::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages
+from mdring.feed.instrument_rows import decoded, infos_of, size_exponent
 from mdring.record import DataType
 from mdring.symbol import perpetual, plain_decimal, spot
 
@@ -28,8 +28,6 @@ MARKETS: Final = "markets"
 PAIRS: Final = "trading-pairs-info"
 MORE_DIGITS: Final = 2
 """Decimals of a market may have been finer by so many when an order came in that still rests."""
-FINEST_SIZE: Final = -8
-"""A size has no more digits than these, unless its market does: whole supplies of cheap coins have to fit."""
 PERPETUAL_MARK: Final = "-PERP"
 QUOTED: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
 CONTRACT: Final = (*QUOTED, DataType.FUNDING, DataType.MARK, DataType.OPEN_INTEREST)
@@ -74,7 +72,8 @@ def decode_markets(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo
 
     Raises VenueProtocolError.
     """
-    return _infos(_decode(_MARKETS, body), unknown, instrument_info)
+    markets = decoded(_MARKETS, body, "the list of markets")
+    return infos_of(markets, instrument_info, unknown)
 
 
 def decode_pairs(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:
@@ -89,26 +88,8 @@ def decode_pairs(body: bytes, unknown: UnknownMessages) -> list[InstrumentInfo]:
             Market(pair.name, pair.market_symbol, pair.base_decimals, pair.counter_decimals, pair.trading, kind)
         )
 
-    return _infos(_decode(_PAIRS, body), unknown, info)
-
-
-def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"the list of markets: {error}") from error
-
-
-def _infos(
-    rows: Iterable[Any], unknown: UnknownMessages, make: Callable[[Any], InstrumentInfo]
-) -> list[InstrumentInfo]:
-    infos = []
-    for row in rows:
-        try:
-            infos.append(make(row))
-        except ValueError as error:
-            unknown.note(f"instrument: {error}", msgspec.json.encode(row))
-    return infos
+    pairs = decoded(_PAIRS, body, "the list of pairs")
+    return infos_of(pairs, info, unknown)
 
 
 def instrument_info(market: Market) -> InstrumentInfo:
@@ -121,12 +102,12 @@ def instrument_info(market: Market) -> InstrumentInfo:
         counter = counter.removesuffix(PERPETUAL_MARK)
     if not market.market_symbol:
         raise ValueError(f"{market.name!r} has no market_symbol")
-    size_decimals = market.base_decimals
+    lot = one_at(market.base_decimals)
     return InstrumentInfo(
         instrument=market.market_symbol,
         canonical_symbol=str(spot(base, counter) if is_spot else perpetual(base, counter)),
         price_exponent=-market.counter_decimals - MORE_DIGITS,
-        size_exponent=min(-size_decimals, max(-size_decimals - MORE_DIGITS, FINEST_SIZE)),
+        size_exponent=size_exponent(lot, MORE_DIGITS),
         base=base,
         quote=counter,
         trading=market.trading == "Enabled",
@@ -134,7 +115,7 @@ def instrument_info(market: Market) -> InstrumentInfo:
         size_unit=base,
         multiplier="1" if is_spot else plain_decimal(market.contract_size or "1"),
         tick=one_at(market.counter_decimals),
-        lot=one_at(size_decimals),
+        lot=lot,
         status=market.trading,
         data_types=QUOTED if is_spot else CONTRACT,
     )

@@ -18,7 +18,6 @@ Used by ``bybit.py`` before it subscribes::
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -26,6 +25,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.instrument_rows import decoded, infos_of, price_exponent, size_exponent
 from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, parse, perpetual, plain_decimal, spot
 
@@ -36,8 +36,6 @@ PAGE_ROWS: Final = 1000
 """As many as the venue allows; spot pairs come all at once."""
 MORE_DIGITS: Final = 2
 """A tick, or a step, may have been finer by so many digits when an order came in that still rests."""
-FINEST_SIZE: Final = -8
-"""A size has no more digits than these, unless its step does: whole supplies of cheap coins have to fit."""
 QUOTED: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
 CONTRACT: Final = (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST, DataType.LIQUIDATION)
 OFFERED: Final[Mapping[str, tuple[DataType, ...]]] = {
@@ -143,30 +141,21 @@ def decode_instruments(category: str, body: bytes, unknown: UnknownMessages) -> 
 
     A row that no record could be made for is noted and left out. Raises VenueProtocolError.
     """
-    try:
-        answer = _ANSWER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"instruments: {error}") from error
+    answer = decoded(_ANSWER, body, "instruments")
     if answer.code != 0:
         raise VenueProtocolError(f"instruments: {answer.code} {answer.message}")
-    infos = []
-    for raw in answer.result.rows:
-        try:
-            infos.append(instrument_info(category, _ROW.decode(raw)))
-        except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError, too
-            unknown.note(f"instrument: {error}", bytes(raw))
+    infos = infos_of(answer.result.rows, lambda raw: instrument_info(category, _ROW.decode(raw)), unknown)
     return infos, answer.result.cursor
 
 
 def instrument_info(category: str, row: Row) -> InstrumentInfo:
     """Metadata as the port wants it. Raises ValueError for what it cannot hold."""
     step = row.lot_filter.base_precision if category == SPOT else row.lot_filter.step
-    size_digits = digits_of(step)
     return InstrumentInfo(
         instrument=name_of(category, row.symbol),
         canonical_symbol=str(symbol_of(category, row)),
-        price_exponent=max(digits_of(row.price_filter.tick) - MORE_DIGITS, -18),
-        size_exponent=min(size_digits, max(size_digits - MORE_DIGITS, FINEST_SIZE)),
+        price_exponent=price_exponent(row.price_filter.tick, MORE_DIGITS),
+        size_exponent=size_exponent(step, MORE_DIGITS),
         base=row.base,
         quote=row.quote,
         trading=row.status == "Trading",
@@ -191,12 +180,3 @@ def symbol_of(category: str, row: Row) -> Symbol:
         case "LinearFutures":
             return future(row.base, row.quote, date_of(int(row.delivery)), row.settle)
     raise ValueError(f"a contract is called {row.contract!r}")
-
-
-def digits_of(step: str) -> int:
-    """The exponent with which multiples of ``step`` are whole, at most 0. Raises ValueError."""
-    number = Decimal(plain_decimal(step))
-    exponent = number.as_tuple().exponent
-    if number <= 0 or not isinstance(exponent, int) or exponent < -18:
-        raise ValueError(f"a tick or a step is {step!r}")
-    return min(exponent, 0)

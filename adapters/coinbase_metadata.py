@@ -13,19 +13,17 @@ Used by ``coinbase.py`` before it subscribes, and for the channel ``status``, wh
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages
+from mdring.feed.instrument_rows import decoded, infos_of, price_exponent, size_exponent
 from mdring.symbol import plain_decimal, spot
 
 MORE_DIGITS: Final = 2
 """An increment may have been finer by so many digits when an order came in that still rests."""
-FINEST_SIZE: Final = -8
-"""A size has no more digits than these, unless its increment does: whole supplies of cheap coins have to fit."""
 ONLINE: Final = "online"
 
 
@@ -56,29 +54,19 @@ def decode_products(body: bytes, unknown: UnknownMessages) -> list[InstrumentInf
 
     Raises VenueProtocolError.
     """
-    try:
-        rows = _ROWS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"products: {error}") from error
-    infos = []
-    for row in rows:
-        try:
-            infos.append(instrument_info(_PRODUCT.decode(row)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            unknown.note(f"product: {error}", bytes(row))
-    return infos
+    rows = decoded(_ROWS, body, "products")
+    return infos_of(rows, lambda raw: instrument_info(_PRODUCT.decode(raw)), unknown)
 
 
 def instrument_info(product: Product) -> InstrumentInfo:
     """Metadata as the port wants it. Raises ValueError for what it cannot hold."""
     if not product.id:
         raise ValueError("a product has no id")
-    lot_digits = digits_of(product.base_increment)
     return InstrumentInfo(
         instrument=product.id,
         canonical_symbol=str(spot(product.base_currency, product.quote_currency)),
-        price_exponent=max(digits_of(product.quote_increment) - MORE_DIGITS, -18),
-        size_exponent=min(lot_digits, max(lot_digits - MORE_DIGITS, FINEST_SIZE)),
+        price_exponent=price_exponent(product.quote_increment, MORE_DIGITS),
+        size_exponent=size_exponent(product.base_increment, MORE_DIGITS),
         base=product.base_currency,
         quote=product.quote_currency,
         trading=is_trading(product.status, product.cancel_only, product.trading_disabled),
@@ -92,12 +80,3 @@ def instrument_info(product: Product) -> InstrumentInfo:
 def is_trading(status: str, cancel_only: bool, trading_disabled: bool) -> bool:
     """Whether orders may meet. Under ``post_only`` and ``limit_only`` the book lives on, and in auctions, too."""
     return status == ONLINE and not cancel_only and not trading_disabled
-
-
-def digits_of(increment: str) -> int:
-    """The exponent with which multiples of ``increment`` are whole, at most 0. Raises ValueError."""
-    number = Decimal(plain_decimal(increment))
-    exponent = number.as_tuple().exponent
-    if number <= 0 or not isinstance(exponent, int) or exponent < -18:
-        raise ValueError(f"an increment is {increment!r}")
-    return min(exponent, 0)

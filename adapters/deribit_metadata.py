@@ -23,7 +23,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages
+from mdring.feed.instrument_rows import decoded, digits_of, infos_of, price_exponent, size_exponent
 from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, option, perpetual, plain_decimal, spot
 
@@ -32,8 +33,6 @@ COMBOS: Final = ("future_combo", "option_combo")
 MORE_PRICE_DIGITS: Final = 4
 MORE_SIZE_DIGITS: Final = 2
 """What comes may be finer by so many digits than what can be ordered now."""
-FINEST_SIZE: Final = -8
-"""A size has no more digits than these, unless its lot does: whole supplies of cheap coins have to fit."""
 
 QUOTED: Final = (DataType.TRADE, DataType.BBO, DataType.BOOK)
 OFFERED: Final[Mapping[str, tuple[DataType, ...]]] = {
@@ -98,19 +97,12 @@ def decode_instruments(body: bytes, unknown: UnknownMessages) -> list[Instrument
 
     Raises VenueProtocolError.
     """
-    try:
-        answer = _ANSWER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"instruments: {error}") from error
-    infos = []
-    for raw in answer.result:
-        try:
-            row = _ROW.decode(raw)
-            if row.kind not in COMBOS:
-                infos.append(instrument_info(row))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            unknown.note(f"instrument: {error}", bytes(raw))
-    return infos
+
+    def info(raw: Raw) -> InstrumentInfo | None:
+        row = _ROW.decode(raw)
+        return None if row.kind in COMBOS else instrument_info(row)
+
+    return infos_of(decoded(_ANSWER, body, "instruments").result, info, unknown)
 
 
 def instrument_info(row: Row) -> InstrumentInfo:
@@ -120,13 +112,12 @@ def instrument_info(row: Row) -> InstrumentInfo:
     settle = row.settlement_currency or (row.base_currency if quote == "USD" else quote)
     symbol = symbol_of(row, quote, settle)
     lot = min(row.contract_size, row.min_trade_amount)  # the contract of an option may be traded in parts
-    price_digits = min(digits_of(row.tick_size), digits_of(row.block_trade_tick_size or row.tick_size))
-    size_digits = digits_of(lot)
+    finest = min(row.tick_size, row.block_trade_tick_size or row.tick_size, key=lambda tick: digits_of(str(tick)))
     return InstrumentInfo(
         instrument=row.instrument_name,
         canonical_symbol=str(symbol),
-        price_exponent=max(price_digits - MORE_PRICE_DIGITS, -18),
-        size_exponent=min(size_digits, max(size_digits - MORE_SIZE_DIGITS, FINEST_SIZE)),
+        price_exponent=price_exponent(str(finest), MORE_PRICE_DIGITS),
+        size_exponent=size_exponent(str(lot), MORE_SIZE_DIGITS),
         base=row.base_currency,
         quote=quote,
         trading=row.state not in ENDED if row.state else row.is_active,
@@ -152,12 +143,3 @@ def symbol_of(row: Row, quote: str, settle: str) -> Symbol:
             expiry, right = date_of(row.expiration_timestamp), RIGHTS.get(row.option_type, row.option_type)
             return option(row.base_currency, quote, expiry, str(row.strike), right, settle)
     raise ValueError(f"a kind is called {row.kind!r}")
-
-
-def digits_of(step: Decimal) -> int:
-    """The exponent with which multiples of ``step`` are whole, at most 0. Raises ValueError."""
-    number = Decimal(plain_decimal(str(step)))
-    exponent = number.as_tuple().exponent
-    if number <= 0 or not isinstance(exponent, int) or exponent < -18:
-        raise ValueError(f"a tick or a lot is {step}")
-    return min(exponent, 0)

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.instrument_rows import decoded, infos_of
 from mdring.record import DataType
 from mdring.symbol import asset, plain_decimal, spot
 
@@ -80,21 +81,15 @@ def decode_asset_pairs(body: bytes, unknown: UnknownMessages) -> Sequence[Instru
 
     Raises VenueProtocolError.
     """
-    try:
-        answer = _ASSET_PAIRS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"AssetPairs: {error}") from error
+    answer = decoded(_ASSET_PAIRS, body, "AssetPairs")
     if answer.error:  # with HTTP 200
         raise VenueProtocolError(f"AssetPairs: {', '.join(answer.error)}")
-    infos = []
-    for row in answer.result.values():
-        try:
-            pair = _ASSET_PAIR.decode(row)
-            if pair.wsname:
-                infos.append(instrument_info(pair))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-            unknown.note(f"instrument: {error}", bytes(row))
-    return infos
+
+    def info(raw: Raw) -> InstrumentInfo | None:
+        pair = _ASSET_PAIR.decode(raw)
+        return instrument_info(pair) if pair.wsname else None
+
+    return infos_of(answer.result.values(), info, unknown)
 
 
 def instrument_info(pair: AssetPair) -> InstrumentInfo:

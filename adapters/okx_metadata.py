@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct, field
 
 from mdring.feed.adapter import Fetch, InstrumentInfo, UnknownMessages, VenueProtocolError
+from mdring.feed.instrument_rows import decoded, infos_of, price_exponent, size_exponent
 from mdring.record import DataType
 from mdring.symbol import Symbol, date_of, future, option, perpetual, plain_decimal, spot
 
@@ -37,8 +38,6 @@ OFFERED: Final[Mapping[str, tuple[DataType, ...]]] = {
     "OPTION": (*QUOTED, DataType.MARK, DataType.OPEN_INTEREST),
 }
 """By type: the channels that the venue has for it."""
-FINEST_SIZE: Final = -8
-"""A size has no more digits than these, unless its lot does: whole supplies of cheap coins have to fit."""
 
 
 class Row(Struct):
@@ -86,19 +85,10 @@ def decode_instruments(body: bytes, unknown: UnknownMessages) -> list[Instrument
 
     Raises VenueProtocolError.
     """
-    try:
-        answer = _ANSWER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VenueProtocolError(f"instruments: {error}") from error
+    answer = decoded(_ANSWER, body, "instruments")
     if answer.code != "0":
         raise VenueProtocolError(f"instruments: {answer.code} {answer.msg}")
-    infos = []
-    for row in answer.data:
-        try:
-            infos.append(instrument_info(row))
-        except ValueError as error:
-            unknown.note(f"instrument: {error}", msgspec.json.encode(row))
-    return infos
+    return infos_of(answer.data, instrument_info, unknown)
 
 
 def instrument_info(row: Row) -> InstrumentInfo:
@@ -108,8 +98,8 @@ def instrument_info(row: Row) -> InstrumentInfo:
     return InstrumentInfo(
         instrument=row.inst_id,
         canonical_symbol=str(symbol_of(row, base, quote_asset)),
-        price_exponent=max(digits_of(row.tick) - MORE_DIGITS, -18),
-        size_exponent=min(digits_of(row.lot), max(digits_of(row.lot) - MORE_DIGITS, FINEST_SIZE)),
+        price_exponent=price_exponent(row.tick, MORE_DIGITS),
+        size_exponent=size_exponent(row.lot, MORE_DIGITS),
         base=base,
         quote=quote_asset,
         trading=row.state == "live",
@@ -143,15 +133,6 @@ def symbol_of(row: Row, base: str, quote_asset: str) -> Symbol:
         case "OPTION":
             return option(base, quote_asset, date_of(int(row.expiry)), row.strike, row.right, row.settle)
     raise ValueError(f"a type is called {row.inst_type!r}")
-
-
-def digits_of(step: str) -> int:
-    """The exponent with which multiples of ``step`` are whole, at most 0. Raises ValueError."""
-    number = Decimal(plain_decimal(step))
-    exponent = number.as_tuple().exponent
-    if number <= 0 or not isinstance(exponent, int) or exponent < -18:
-        raise ValueError(f"a tick or a lot is {step!r}")
-    return min(exponent, 0)
 
 
 def product(value: str, multiplier: str) -> str:

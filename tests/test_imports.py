@@ -22,8 +22,9 @@ ROOT: Final = Path(__file__).parents[1]
 FOUNDATION = ("record", "instrument", "counters", "ring", "run_folder", "process", "log", "config")
 PORT = (
     "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
-    "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.chain", "feed.direct", "feed.book_routes",
-    "record", "symbol",
+    "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.trade_sequence", "feed.rising_ids", "feed.chain",
+    "feed.direct", "feed.book_routes", "feed.message_route", "feed.instrument_rows", "feed.number_text",
+    "feed.portions", "record", "symbol",
 )  # fmt: skip
 CONSUMING = (
     "consumer", "named_consumer", "delivery", "selection", "cursor_watch", "callbacks", "event", "strategy",
@@ -44,6 +45,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "config_strict": (),
     "feed": ("feed", *FOUNDATION),
     "feed.adapter": ("feed.emit", "feed.direct", "record"),
+    "feed.instrument_rows": ("feed.adapter", "symbol"),
     "feed.emit": ("feed.fixed", "feed.levels", "record", "ring"),
     "feed.levels": ("feed.fixed",),
     "feed.template": ("feed.emit", "feed.fixed", "feed.levels", "record"),
