@@ -41,6 +41,7 @@ from msgspec import Struct
 from mdring.adapters.coinbase_book import CoinbaseBook, Op
 from mdring.adapters.coinbase_channels import (
     MATCH_FORM,
+    TICKER_FORM,
     Heartbeat,
     Match,
     Statuses,
@@ -71,7 +72,7 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
-from mdring.feed.direct import DirectRoutes, Place, TradeRoute
+from mdring.feed.direct import DirectRoutes, Place, QuoteRoute, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.record import DataType, Reason
@@ -246,7 +247,8 @@ class CoinbaseAdapter(Adapter):
         self._trading = Trading({})
         self._direct_books = Place(_UPDATE.decode())
         self._direct_trades = Place('{"type":"match",', behind='"product_id":"')
-        self.direct = DirectRoutes(self._direct_books, self._direct_trades)
+        self._direct_tickers = Place('{"type":"ticker",', behind='"product_id":"')
+        self.direct = DirectRoutes(self._direct_books, self._direct_trades, self._direct_tickers)
         self._last_number = 0
         self._is_idle = False  # of the last heartbeat: nothing has happened to its product
         self._takes: dict[bytes, Take] = {
@@ -305,7 +307,9 @@ class CoinbaseAdapter(Adapter):
             line.trades[name] = trades
             self._direct_trades.add(name, TradeRoute(MATCH_FORM % name, channel, trades.sequence))
         elif "ticker" in asked.channels:
-            line.tickers[name] = Tickers(channel, self.counts, self.unknown)
+            tickers = Tickers(channel, self.counts, self.unknown)
+            line.tickers[name] = tickers
+            self._direct_tickers.add(name, QuoteRoute(TICKER_FORM % name, channel, tickers.sequence))
         else:
             self.counts.books += 1
             anew = asked._replace(channels=(LEVEL2,))

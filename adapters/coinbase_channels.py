@@ -27,6 +27,7 @@ from msgspec import Meta, Struct
 
 from mdring.adapters.coinbase_metadata import is_trading
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response, UnknownMessages
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.id_sequence import IdSequence, Step
@@ -97,10 +98,15 @@ class Statuses(Struct):
     products: list[ProductStatus]
 
 
-# The form of a fill, as the venue writes it (``feed/template.pyx``); the product is put in.
+# The forms of fills and of tickers, as the venue writes them (``feed/template.pyx``); the product is put in.
 MATCH_FORM: Final = (
     '{"type":"match","trade_id":<id>,"maker_order_id":<any>,"taker_order_id":<any>,"side":"<maker>","size":"<size>",'
     '"price":"<price>","product_id":"%s","sequence":<last>,"time":"<utc>"}'
+)
+TICKER_FORM: Final = (
+    '{"type":"ticker","sequence":<last>,"product_id":"%s","price":<any>,"open_24h":<any>,"volume_24h":<any>,'
+    '"low_24h":<any>,"high_24h":<any>,"volume_30d":<any>,"best_bid":"<bid_price>","best_bid_size":"<bid_size>",'
+    '"best_ask":"<ask_price>","best_ask_size":"<ask_size>","side":<any>,"time":"<utc>","trade_id":<any>,"last_size":<any>}'
 )
 _TAKER: Final = {"buy": int(Aggressor.SELL), "sell": int(Aggressor.BUY)}
 """The aggressor, by the side of the maker."""
@@ -205,11 +211,11 @@ class Tickers:
         self._channel = channel
         self._counts = counts
         self._unknown = unknown
-        self._last = -1
+        self.sequence = Chain()  # live once a ticker has come
 
     def on_connect(self) -> None:
         """On another connection the first ticker is history once more."""
-        self._last = -1
+        self.sequence.live = False
 
     def on_ticker(self, ticker: Ticker, emit: Emit) -> Sequence[Request]:
         """The quote as it was after a match. An empty side is "" or 0."""
@@ -217,14 +223,16 @@ class Tickers:
         if bid_size is None or ask_size is None:
             self._unknown.note("ticker without sizes", msgspec.json.encode(ticker))
             return NOTHING
-        if 0 <= self._last - ticker.sequence < TICKER_OVERLAP:
+        sequence = self.sequence
+        if sequence.live and 0 <= sequence.last - ticker.sequence < TICKER_OVERLAP:
             self._counts.repeated += 1
             return NOTHING
         bid, ask, ts_event = ticker.best_bid or None, ticker.best_ask or None, time_ns(ticker.time)
-        flags = _HISTORY if self._last < 0 else 0
+        flags = 0 if sequence.live else _HISTORY
         emit.bbo(self._channel, bid, bid_size or None, ask, ask_size or None, ts_event, ticker.sequence, flags)
         emit.end()
-        self._last = ticker.sequence
+        sequence.last = ticker.sequence
+        sequence.live = True
         return NOTHING
 
 

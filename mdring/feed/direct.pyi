@@ -29,13 +29,25 @@ class DeltaRoute(Route):
 
 @final
 class QuoteRoute(Route):
-    """The best bid and ask of an instrument. ``last`` must rise, if the template has it, else it is 0 of the chain once
-    one was taken; a time is optional."""
+    """The best bid and ask of an instrument. ``number``, else ``last``, must rise, if the template has it; else it is 0
+    of the chain once one was taken. A time is optional."""
 
 @final
 class TradeRoute(Route):
-    """The trades of an instrument, with consecutive ids. The chain is their ``IdSequence``. Those of one message are
-    one event group."""
+    """The trades of an instrument. Their ids are consecutive, and the chain is their ``IdSequence``; if they are not
+    (``consecutive``), it has the last one in ``last``, which may not come again. Those of one message are one event
+    group. venue_seq is ``last``; without that it is the id of consecutive ones, 0 of others."""
+
+    def __init__(
+        self,
+        template: str,
+        channel: Channel,
+        chain: Chain,
+        *,
+        unit_ns: int = 1,
+        flags: int = 0,
+        consecutive: bool = True,
+    ) -> None: ...
 
 class Place:
     """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or

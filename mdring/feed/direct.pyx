@@ -60,12 +60,14 @@ cdef class Route(Form):
             raise ValueError(f"only trades come in rows: {template!r}")
 
     cdef bint follows(self, const Values *values, int64_t ts_event) noexcept:
-        """Whether a delta is the next one: by the id before it, by its first one, or, with ``last`` alone, by that it
-        rises. If it has no ids, the order in which it came is all there is."""
+        """Whether a delta is the next one: by its number, by the id before it, by its first one, or, with ``last``
+        alone, by that it rises. If it has no ids, the order in which it came is all there is."""
         cdef Chain chain = self.chain
         cdef int64_t last = values.numbers[LAST]
         if ts_event == 0:
             return False
+        if self.present & (1u << NUMBER):
+            return values.numbers[NUMBER] == chain.last + 1
         if self.present & (1u << PREVIOUS) and chain.chained:
             if values.numbers[PREVIOUS] != chain.last:
                 return False
@@ -73,14 +75,16 @@ cdef class Route(Form):
             if chain.chained or values.numbers[FIRST] - 1 != chain.last:
                 return False
         elif self.present & (1u << LAST):
-            return last > chain.last
+            return last > chain.last or (self.is_stamped and last == chain.last)
         return last >= values.numbers[FIRST if self.present & (1u << FIRST) else PREVIOUS]
 
     cdef void move_on(self, const Values *values) noexcept:
         """Go on behind a delta."""
         cdef Chain chain = self.chain
-        cdef int64_t last = values.numbers[LAST]
-        chain.first = values.numbers[FIRST if self.present & (1u << FIRST) else PREVIOUS]
+        cdef int64_t last = values.numbers[NUMBER if self.present & (1u << NUMBER) else LAST]
+        chain.first = last
+        if self.present & (1u << FIRST | 1u << PREVIOUS):
+            chain.first = values.numbers[FIRST if self.present & (1u << FIRST) else PREVIOUS]
         chain.last = last
         chain.due = last if chain.chained else last + 1
 
@@ -118,17 +122,18 @@ cdef class DeltaRoute(Route):
 
 @cython.final
 cdef class QuoteRoute(Route):
-    """The best bid and ask of an instrument. ``last`` must rise, if the template has it, else it is 0 of the chain once
-    one was taken; a time is optional."""
+    """The best bid and ask of an instrument. ``number``, else ``last``, must rise, if the template has it; else it is 0
+    of the chain once one was taken. A time is optional."""
 
     cdef int take(self, const char *p, const char *end, Emit emit) except -1:
         cdef Chain chain = self.chain
         cdef Values values
-        cdef int64_t ts_event
+        cdef int64_t ts_event, counted
         memset(&values, 0, sizeof(Values))
         if not chain.live or self.match(0, self.step_count, p, end, emit, &values) != end:
             return 0
-        if self.present & (1u << LAST) and values.numbers[LAST] <= chain.last:
+        counted = values.numbers[NUMBER if self.present & (1u << NUMBER) else LAST]
+        if self.present & (1u << NUMBER | 1u << LAST) and counted <= chain.last:
             return 0
         if values.prices[0] <= 0 or values.prices[1] <= 0 or values.sizes[0] <= 0 or values.sizes[1] <= 0:
             return 0
@@ -137,19 +142,27 @@ cdef class QuoteRoute(Route):
             return 0
         emit.next_bbo(self.channel, values.prices, values.sizes, ts_event, values.numbers[LAST], self.flags)
         emit.close_group()
-        chain.last = values.numbers[LAST]
+        chain.last = counted
         return 1
 
 
 @cython.final
 cdef class TradeRoute(Route):
-    """The trades of an instrument, with consecutive ids. The chain is their ``IdSequence``. Those of one message are
-    one event group."""
+    """The trades of an instrument. Their ids are consecutive, and the chain is their ``IdSequence``; if they are not
+    (``consecutive``), it has the last one in ``last``, which may not come again. Those of one message are one event
+    group. venue_seq is ``last``; without that it is the id of consecutive ones, 0 of others."""
+
+    cdef bint consecutive
+
+    def __init__(self, str template not None, Channel channel not None, Chain chain not None, *, int64_t unit_ns=1,
+                 int flags=0, bint consecutive=True):
+        Route.__init__(self, template, channel, chain, unit_ns=unit_ns, flags=flags)
+        self.consecutive = consecutive
 
     cdef int take(self, const char *p, const char *end, Emit emit) except -1:
         cdef Values values
         cdef Py_ssize_t begun = emit.record_count
-        cdef int64_t due = self.chain.due
+        cdef int64_t due = self.chain.due, last = self.chain.last
         cdef bint is_next
         if not self.chain.live:
             return 0
@@ -160,7 +173,7 @@ cdef class TradeRoute(Route):
             is_next = self.stage_rows(p, end, &values, emit)
         if not is_next:
             emit.truncate(begun)
-            self.chain.due = due
+            self.chain.due, self.chain.last = due, last
             return 0
         emit.close_group()
         return 1
@@ -193,8 +206,18 @@ cdef class TradeRoute(Route):
         elif self.present & (1u << LAST_FILL):
             venue_seq = values.numbers[LAST_FILL]
             fills = venue_seq - values.numbers[FIRST_FILL] + 1
-        if first < 0 or (first != chain.due and chain.due >= 0) or not 0 < fills < 2**32:
+        if first < 0 or not 0 < fills < 2**32:
             return False
+        if self.consecutive:
+            if first != chain.due and chain.due >= 0:
+                return False
+            chain.due = counted + 1
+        else:
+            if self.present & (1u << ID) and number == chain.last:
+                return False
+            chain.last = number
+            if not self.present & (1u << LAST):
+                venue_seq = 0
         ts_event = self.ns(values)
         if values.prices[0] <= 0 or values.sizes[0] <= 0 or ts_event == 0:
             return False
@@ -202,7 +225,6 @@ cdef class TradeRoute(Route):
                                  number, ts_event, venue_seq, self.flags, <uint32_t>fills)
         if self.has_text_id:
             emit.put_trade_id(record, values.text_id[0], values.text_id[1], values.text_id_format)
-        chain.due = counted + 1
         return True
 
 

@@ -54,6 +54,7 @@ cdef class Form:
     cdef int rows  # the step of the rows; -1: there are none
     cdef unsigned int present  # numbers that the template has, a bit each
     cdef bint has_text_id
+    cdef bint is_stamped
     cdef bint late_stamp  # levels may stand before their time and id
     cdef Channel channel
     cdef int64_t unit_ns

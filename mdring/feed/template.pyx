@@ -13,10 +13,12 @@ outside the message it is given. Numbers are decimal digits as JSON has them, id
 ``any``                               a plain string, number, ``true``, ``false`` or ``null``, passed over
 ``time``                              a count of ``unit_ns``; 0 is no time, and not taken
 ``utc``                               the same as ``2023-10-06T17:35:55.440295Z``, with any number of digits
+``stamp``                             a ``time`` that is the ``last`` id of a delta, too; it may not fall
 ``first``, ``last``, ``previous``     ids of a delta; ``last`` is also a quote's id, or a trade's venue_seq
 ``id``                                of a trade; if it merges fills and they are counted alike, that of the last one
 ``text_id``                           the same of text in quotes: digits, a UUID, or few characters
-``number``                            that by which trades are consecutive where ids are not; then also the venue_seq
+``number``                            that by which messages are consecutive where their ids are not: of a delta or a
+                                      quote, whose ``last`` is then venue_seq alone; of a trade, whose venue_seq it is
 ``count``                             how many fills a trade merges, or their ids:
 ``first_fill``, ``last_fill``         of another count than ``id``; the last one is then the venue_seq
 ``price``, ``size``                   of a trade
@@ -28,6 +30,8 @@ outside the message it is given. Numbers are decimal digits as JSON has them, id
 ``checksum``                          of a book as it is after the message
 ``buyer_is_maker``                    ``true`` or ``false``
 ``taker``, ``maker``                  ``buy`` or ``sell``: the side of that order of a trade
+``Taker``                             ``Buy`` or ``Sell``
+``taker_sells``                       ``1`` or ``0``
 ====================================  ==================================================================================
 
 Two more say something of what stands behind them:
@@ -63,6 +67,9 @@ cdef enum:
     MAKER
     UTC
     TEXT_ID
+    TAKER_CAPITAL
+    TAKER_SELLS
+    STAMP
     MEMBERS
     MEMBER
     ROWS
@@ -79,7 +86,8 @@ _FIELDS = {
     "asks": (LEVELS, 1, FORM_PLAIN), "action_bids": (LEVELS, 0, FORM_ACTION), "action_asks": (LEVELS, 1, FORM_ACTION),
     "object_bids": (LEVELS, 0, FORM_OBJECT), "object_asks": (LEVELS, 1, FORM_OBJECT),
     "changes": (LEVELS, 0, FORM_SIDED), "buyer_is_maker": (BUYER_IS_MAKER, 0, FORM_PLAIN),
-    "taker": (TAKER, 0, FORM_PLAIN), "maker": (MAKER, 0, FORM_PLAIN),
+    "taker": (TAKER, 0, FORM_PLAIN), "maker": (MAKER, 0, FORM_PLAIN), "Taker": (TAKER_CAPITAL, 0, FORM_PLAIN),
+    "taker_sells": (TAKER_SELLS, 0, FORM_PLAIN), "stamp": (STAMP, LAST, FORM_PLAIN),
 }
 _NAME = re.compile(r"<(\w+)>")
 
@@ -227,7 +235,7 @@ cdef class Form:
                 levels_at = min(levels_at, at)
             elif self.steps[at].kind == UTC or (self.steps[at].kind == WHOLE and self.steps[at].slot == TIME):
                 time_at = at
-            elif self.steps[at].kind == WHOLE and self.steps[at].slot == LAST:
+            elif self.steps[at].kind == STAMP or (self.steps[at].kind == WHOLE and self.steps[at].slot == LAST):
                 id_at = at
         self.late_stamp = levels_at < self.step_count and (self.late_stamp or max(time_at, id_at) > levels_at)
         return 0
@@ -259,8 +267,11 @@ cdef class Form:
                 at = self.add(kind, slot, form)
                 self.steps[at].bare = not template[:name.start()].endswith('"')
                 self.steps[at].optional = name[1] == "maybe"
-                if kind == WHOLE or kind == UTC:
+                if kind == WHOLE or kind == UTC or kind == STAMP:
                     self.present |= 1u << <int>slot
+                if kind == STAMP:
+                    self.present |= 1u << TIME
+                    self.is_stamped = True
                 self.has_text_id = self.has_text_id or kind == TEXT_ID
                 if kind == UTC:
                     self.unit_ns = 1
@@ -358,6 +369,18 @@ cdef class Form:
                 if not _side(&p, end, &sells):
                     return NULL
                 values.taker_sold = not sells
+            elif step.kind == TAKER_CAPITAL:
+                values.taker_sold = p < end and p[0] == c'S'
+                if not (_word(&p, end, b"Sell", 4) if values.taker_sold else _word(&p, end, b"Buy", 3)):
+                    return NULL
+            elif step.kind == TAKER_SELLS:
+                values.taker_sold = p < end and p[0] == c'1'
+                if not _word(&p, end, b"1" if values.taker_sold else b"0", 1):
+                    return NULL
+            elif step.kind == STAMP:
+                if not _digits(&p, end, &values.numbers[LAST]):
+                    return NULL
+                values.numbers[TIME] = values.numbers[LAST]
             elif step.kind == UTC:
                 if utc_at(&p, end, &values.numbers[TIME]) != FAULT_NONE:
                     return NULL

@@ -525,6 +525,25 @@ def test_book_that_was_crossed_for_a_moment_is_believed() -> None:
     assert bench.adapter.counts.books_valid == 1
 
 
+def test_messages_as_the_venue_writes_them_take_direct_routes() -> None:
+    bench = bench_of()
+    bench.frame(SNAPSHOT)
+    for number, message in enumerate((UPDATE, MATCH, update(("buy", "0.00001304", "1")), match(280233)), 1):
+        bench.frame(message)
+        assert bench.adapter.direct is not None and bench.adapter.direct.taken == number
+    bench = bench_of(bbo_channel="ticker")
+    rest = (
+        '"product_id":"SKL-BTC","price":"0.00001305","open_24h":"0.00001300","volume_24h":"2610781.38576400",'
+        '"low_24h":"0.000013","high_24h":"0.00001400","volume_30d":"70067303.04764700","best_bid":"0.00001304",'
+        '"best_bid_size":"12","best_ask":"0.00001306","best_ask_size":"660.5","side":"buy",'
+        '"time":"2022-10-19T23:28:22.061769Z","trade_id":370843401,"last_size":"11.4396987"}'
+    )
+    for number in range(3):  # the first one is history
+        bench.frame(f'{{"type":"ticker","sequence":{number + 7},{rest}')
+        assert bench.adapter.direct is not None and bench.adapter.direct.taken == number
+    assert bench.errors == []
+
+
 def test_book_that_comes_crossed_is_the_venues_word_until_it_is_no_more() -> None:
     bench = bench_of()
     bench.frame(changed(SNAPSHOT, bids=[["0.00001400", "1"]]))

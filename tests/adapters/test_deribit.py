@@ -677,6 +677,34 @@ def recorded_books(capture: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def test_messages_as_the_venue_writes_them_take_direct_routes() -> None:
+    """Also as it wrote them in 2021, in another order of members."""
+    bench = bench_of(PERPETUAL, NVDA)
+    bench.frame(push(f"book.{NVDA}.100ms", NVDA_SNAPSHOT))
+    older = (
+        '{"type":"change","timestamp":1790133845300,"prev_change_id":193809650259,"instrument_name":'
+        '"NVDA_USDC-PERPETUAL","change_id":193809650300,"bids":[],"asks":[["new",300.0,1.5]]}'
+    )
+    quote = (
+        '{"timestamp":1765541767174,"instrument_name":"BTC-PERPETUAL","best_ask_price":92288.5,"best_bid_price":92288.0,'
+        '"best_ask_amount":99470.0,"best_bid_amount":133440.0}'
+    )
+    messages = (
+        push(f"book.{NVDA}.100ms", NVDA_CHANGE),
+        push(f"book.{NVDA}.100ms", older),
+        push(f"quote.{PERPETUAL}", quote),
+        TRADE_MESSAGE,
+        trades(trade(271252855, trade_id="ETH-34066085"), trade(271252856, iv=55.5, index_price=1e-7, contracts=3)),
+    )
+    for number, message in enumerate(messages, 1):
+        bench.frame(message)
+        assert bench.adapter.direct is not None and bench.adapter.direct.taken == number, message
+    bench.frame(trades(trade(271252857, liquidation="T")))
+    assert bench.adapter.direct.taken == len(messages)
+    bench.frame(ticker())  # quotes come by their own channel
+    assert bench.errors == [] and Kind.BBO not in kinds(bench.last())
+
+
 def test_recording_of_the_real_venue_gives_ten_books_in_sync_with_exactly_the_numbers_on_the_wire(
     tmp_path: Path,
 ) -> None:

@@ -330,6 +330,20 @@ def test_message_whose_keys_stand_in_another_order_finds_its_route() -> None:
     assert statuses(bench.last())[0][:2] == (State.GAP, Reason.CHECKSUM)
 
 
+def test_messages_as_the_venue_writes_them_take_direct_routes() -> None:
+    bench = bench_of()
+    quote = (
+        '{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":78871.5,"bid_qty":740.0,"ask":78871.6,'
+        '"ask_qty":1e-08,"last":0.10035,"volume":997038.98383185,"vwap":0.10148,"low":0.09979,"high":0.10285,'
+        '"change":-0.00017,"change_pct":-0.17,"timestamp":"2023-09-25T09:04:31.742648Z"}]}'
+    )
+    bench.frame(SNAPSHOT)
+    for number, message in enumerate((UPDATE, TRADES, quote), 1):
+        bench.frame(message)
+        assert bench.adapter.direct is not None and bench.adapter.direct.taken == number
+    assert bench.errors == [] and bench.adapter.counts.checksums == 2
+
+
 def test_data_that_nobody_asked_for_and_unknown_channels_are_noted() -> None:
     bench = bench_of()
     bench.frame(TRADES.replace(BTC, "ETH/EUR"))

@@ -429,6 +429,73 @@ def test_delta_without_ids_follows_whatever_came_before() -> None:
     assert not ordered(form, chain, '{"s":"B","x":[["1","1"]],"at":1}')
 
 
+def test_delta_with_a_number_follows_by_that_and_its_id_is_its_venue_seq_alone() -> None:
+    form = '{"s":"B","x":<bids>,"u":<number>,"seq":<last>,"at":<time>}'
+    chain = book(10)
+    assert not ordered(form, chain, '{"s":"B","x":[],"u":12,"seq":900,"at":1}')
+    assert not ordered(form, chain, '{"s":"B","x":[],"u":10,"seq":900,"at":1}')
+    found = taken(DeltaRoute(form, channel(), chain), '{"s":"B","x":[["1","1"]],"u":11,"seq":900,"at":1}')
+    assert found["venue_seq"].tolist() == [900] and chain.last == 11
+    assert ordered(form, chain, '{"s":"B","x":[],"u":12,"seq":3,"at":1}')
+
+
+def test_stamp_is_time_and_id_and_may_not_fall() -> None:
+    form = '{"s":"B","x":<bids>,"at":"<stamp>"}'
+    chain = book(0)
+    found = taken(DeltaRoute(form, channel(), chain, unit_ns=1000), '{"s":"B","x":[["1","1"]],"at":"20"}')
+    assert (found["ts_event"].tolist(), found["venue_seq"].tolist()) == ([20_000], [20])
+    assert ordered(form, chain, '{"s":"B","x":[],"at":"20"}')
+    assert not ordered(form, chain, '{"s":"B","x":[],"at":"19"}')
+    assert (chain.first, chain.last) == (20, 20)
+
+
+def test_quote_with_a_number_must_rise_by_that_and_its_id_is_its_venue_seq_alone() -> None:
+    form = '{"s":"B","u":<number>,"b":"<bid_price>","B":"<bid_size>","a":"<ask_price>","A":"<ask_size>","seq":<last>}'
+    chain = Chain()
+    chain.live, chain.last = True, 5
+    route = QuoteRoute(form, channel(), chain)
+    taken(route, '{"s":"B","u":5,"b":"1","B":"1","a":"2","A":"1","seq":9}', expected=False)
+    found = taken(route, '{"s":"B","u":7,"b":"1","B":"1","a":"2","A":"1","seq":9}')
+    assert found["venue_seq"].tolist() == [9] and chain.last == 7
+
+
+# ---- trades whose ids do not count them -------------------------------------------------------------------
+
+LOOSE = '{"s":"B","id":<id>,"p":"<price>","q":"<size>","at":"<time>","type":<taker_sells>}'
+BYBIT_LIKE = (
+    '{"s":"B","data":<rows>[{"S":"<Taker>","p":"<price>","q":"<size>","at":<time>,"i":"<text_id>","seq":<last>}]}'
+)
+
+
+def test_trade_whose_id_counts_nothing_is_left_only_if_it_comes_again() -> None:
+    chain = Chain()
+    chain.live, chain.last = True, -1
+    route = TradeRoute(LOOSE, channel(), chain, consecutive=False)
+    for number, sells, is_next in ((9, 1, True), (9, 1, False), (7, 0, True), (9, 0, True), (9, 2, False)):
+        message = f'{{"s":"B","id":{number},"p":"1","q":"1","at":"5","type":{sells}}}'
+        found = taken(route, message, expected=is_next)
+        if is_next:
+            assert found.view(TRADE)["aggressor"][0] == (Aggressor.SELL if sells else Aggressor.BUY)
+            assert (found["venue_seq"][0], found.view(TRADE)["trade_id"][0], chain.last) == (0, number, number)
+
+
+def test_trades_with_ids_of_text_need_not_follow_one_another() -> None:
+    chain = Chain()
+    chain.live = True
+    route = TradeRoute(BYBIT_LIKE, channel(), chain, consecutive=False)
+
+    def rows_of(*sides: str) -> str:
+        each = ",".join(f'{{"S":"{side}","p":"1","q":"1","at":5,"i":"x","seq":4}}' for side in sides)
+        return f'{{"s":"B","data":[{each}]}}'
+
+    found = taken(route, rows_of("Buy", "Sell"))
+    assert found.view(TRADE)["aggressor"].tolist() == [Aggressor.BUY, Aggressor.SELL]
+    assert found["venue_seq"].tolist() == [4, 4]
+    assert len(taken(route, rows_of("Sell"))) == 1
+    for side in ("buy", "BUY", "S", "", "Sells"):
+        taken(route, rows_of("Buy", side), expected=False)
+
+
 # ---- where a message names its stream ---------------------------------------------------------------------
 
 NAMED_LAST = '{"data":{"id":<id>,"p":"<price>","q":"<size>","t":"<time>","side":"<taker>","note":<any>},"channel":"%s"}'
