@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from mdring.emulator.book import Book, Trade
+from mdring.emulator.instruments import USD_LIKE
 from mdring.emulator.market import Market
 
 FUNDING_INTERVAL_MS: Final = 8 * 3_600_000
@@ -24,7 +25,6 @@ EXTRA_DECIMALS: Final = 4
 """Calculated prices have so many more digits than the tick."""
 
 _RATE: Final = Decimal("0.00000001")
-_USD_LIKE: Final = ("USDT", "USD", "USDC")
 
 
 class Contract:
@@ -72,7 +72,7 @@ def is_liquidation(trade: Trade) -> bool:
 
 def _index_book(market: Market, base: str, quote: str) -> Book | None:
     spots = {(symbol.base, symbol.quote): book for book in market.books if (symbol := book.spec.symbol).is_spot}
-    quotes = [quote, *_USD_LIKE] if quote in _USD_LIKE else [quote]
+    quotes = [quote, *USD_LIKE] if quote in USD_LIKE else [quote]
     return next((spots[base, each] for each in quotes if (base, each) in spots), None)
 
 

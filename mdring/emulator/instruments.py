@@ -11,12 +11,12 @@ Sizes are of the base asset, but those of inverse contracts (``BTC-USD-PERP@BTC`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from mdring.symbol import Symbol, parse
+from mdring.symbol import Product, Symbol, parse
 
 
 class InstrumentSpec(Struct, frozen=True, kw_only=True):
@@ -102,23 +102,64 @@ KNOWN: Final[dict[str, InstrumentSpec]] = {
 def universe(symbols: Sequence[str] = ()) -> list[InstrumentSpec]:
     """The specs of these canonical symbols, in their order; of all of ``KNOWN`` if there are none.
 
-    A symbol outside ``KNOWN`` is traded around 100.00 with two decimals of price and three of size.
+    A symbol outside ``KNOWN`` is traded at what its assets are worth in those that are in it, hence coherently with
+    them; an asset of which none tells is worth about 100 USD, each another sum.
     Raises ValueError for what is no canonical symbol, or occurs twice.
     """
     if not symbols:
         return list(KNOWN.values())
     if len(set(symbols)) != len(symbols):
         raise ValueError(f"an instrument is named twice in {', '.join(symbols)}")
-    return [KNOWN.get(symbol) or _unknown(symbol) for symbol in symbols]
+    return [KNOWN.get(symbol) or _derived(symbol) for symbol in symbols]
 
 
-def _unknown(symbol: str) -> InstrumentSpec:
+USD_LIKE: Final = ("USDT", "USD", "USDC")
+"""Assets that are worth a dollar, or nearly so."""
+TYPICAL_NOTIONAL: Final = 8_000
+"""What a level is worth in dollars, more or less."""
+OPTION_PREMIUM: Final = Decimal("0.05")
+"""Price of an option, as a share of its underlying's."""
+MIN_PRICE_EXPONENT: Final = -8
+"""No venue here writes more decimals."""
+_MIN_SIZE_EXPONENT: Final = -8
+_MIN_TICKS: Final = 100
+"""A reference price is never less: a side needs room for its levels."""
+
+
+def usd_value(asset: str) -> Decimal:
+    """What one unit of an asset is worth in dollars, as ``KNOWN`` has it."""
+    if asset in USD_LIKE:
+        return Decimal(1)
+    for spec in KNOWN.values():
+        symbol, price = spec.symbol, Decimal(spec.reference_price).scaleb(spec.price_exponent)
+        if symbol.base == asset and symbol.quote in USD_LIKE:
+            return price
+        if symbol.quote == asset and symbol.is_spot:
+            return usd_value(symbol.base) / price
+    return 100 + Decimal(sum(asset.encode())).scaleb(-2)
+
+
+def _derived(text: str) -> InstrumentSpec:
     try:
-        parse(symbol)
+        symbol = parse(text)
     except ValueError as error:
         raise ValueError(f"an instrument's name is of no use: {error}") from None
-    generic = _spec(symbol, -2, -3, 10_000, 5_000, 2, 2)
-    return replace(generic, reference_price=10_000 + sum(symbol.encode()))
+    price = usd_value(symbol.base) / usd_value(symbol.quote)
+    if symbol.product is Product.OPTION:  # of an inverse one it is told in the base asset
+        price = OPTION_PREMIUM * (1 if symbol.is_inverse else price)
+    price_exponent = min(max(price.adjusted() - 4, MIN_PRICE_EXPONENT), -2)
+    ticks = max(int(price.scaleb(-price_exponent)), _MIN_TICKS)
+    counted = symbol.quote if symbol.is_inverse and symbol.product is not Product.OPTION else symbol.base
+    size = TYPICAL_NOTIONAL / usd_value(counted)
+    size_exponent = 1 if counted != symbol.base else min(max(size.adjusted() - 4, _MIN_SIZE_EXPONENT), 0)
+    return InstrumentSpec(
+        canonical_symbol=text,
+        price_exponent=price_exponent,
+        size_exponent=size_exponent,
+        reference_price=ticks,
+        typical_size=max(int(size.scaleb(-size_exponent)), 1),
+        level_gap=max(ticks // 200_000, 2),
+    )
 
 
 def decimal_text(value: int, exponent: int, decimals: int | None = None) -> str:
