@@ -31,7 +31,7 @@ def run_folder(
     instruments: int = 0,
 ) -> Iterator[RunFolder]:
     """The folder of a run with these venues, and so many instruments each, as long as the block."""
-    with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as directory:
         subscriptions = tuple(
             SubscriptionConfig(instrument=f"I{number}", data_types=("book",)) for number in range(instruments)
         )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -226,7 +227,7 @@ def run_up(venue: Venue, idle: str, folder: Path) -> Iterator[Path]:
 
 def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]:
     """When frames were sent and when their callbacks were called; the sender's lateness."""
-    with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as name:
+    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as name:
         folder = Path(name)
         with load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
             venue.join()
@@ -256,7 +257,7 @@ def wait_for_books(runs: Path) -> None:
 
 def theirs(frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]:
     """The same of cryptofeed."""
-    with tempfile.TemporaryDirectory(prefix="mdring-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-") as name:
         folder = Path(name)
         with load_venue(folder) as venue:
             out = folder / "called.json"

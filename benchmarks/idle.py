@@ -7,6 +7,7 @@ synchronised, and no data comes. Measured is what the kernel says of each proces
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ TARGET_WORKER_MB: Final = 70.0
 
 def at_rest(seconds: float) -> list[Result]:
     """CPU in per cent of one core, and resident memory, of each process and in all."""
-    with tempfile.TemporaryDirectory(prefix="mdring-bench-", dir="/dev/shm") as name:
+    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as name:
         folder = Path(name)
         with load_venue(folder) as venue, run_up(venue, DEFAULT_IDLE, folder) as runs:
             venue.join()

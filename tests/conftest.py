@@ -7,6 +7,7 @@ nothing that appeared during it may be left in shared memory, but for what other
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from mdring.run_folder import RUNS_DIRECTORY, rest_budgets
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mdring-tests-"
+OWNER = re.compile(r"mdring-(?:test|bench)-(\d+)-")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,10 +47,22 @@ def _remove_folders_of_dead_sessions() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_of_another_process(name: str) -> bool:
+    """Whether a folder is named for a living process that is not this one: of a session or a bench beside this one."""
+    owner = OWNER.match(name)
+    return owner is not None and int(owner[1]) != os.getpid() and _is_alive(int(owner[1]))
+
+
 def _folders() -> set[Path]:
-    """The folders of all runs and tests in shared memory, but for those of test sessions, and for REST budgets."""
+    """The folders of all runs and tests in shared memory, but for those of other sessions, and for REST budgets."""
     found = {*SHARED_MEMORY.glob("mdring-*"), *RUNS_DIRECTORY.glob("*")}
-    return {path for path in found if not path.name.startswith(PREFIX) and path != rest_budgets(path.with_suffix(""))}
+    return {
+        path
+        for path in found
+        if not path.name.startswith(PREFIX)
+        and not _is_of_another_process(path.name)
+        and path != rest_budgets(path.with_suffix(""))
+    }
 
 
 def _mapped_files() -> str:

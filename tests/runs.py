@@ -90,8 +90,8 @@ class TestRun:
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """A directory in shared memory."""
-    path = Path(tempfile.mkdtemp(prefix="mdring-test-", dir="/dev/shm"))
+    """A directory in shared memory, named for this process."""
+    path = Path(tempfile.mkdtemp(prefix=f"mdring-test-{os.getpid()}-", dir="/dev/shm"))
     try:
         yield path
     finally:
