@@ -157,7 +157,8 @@ class InstrumentInfo(Struct, frozen=True):
 
     The canonical symbol (``mdring/symbol.py``) tells spot, perpetual, future and option apart, with expiry and
     strike. A size of 1 is ``multiplier`` of ``size_unit``: of the base asset where sizes are in it ("1"), of what a
-    contract is for where sizes count contracts. Text fields are empty where the venue does not say.
+    contract is for where sizes count contracts. Text fields are empty where the venue does not say, but for the two
+    names: one that is empty raises ValueError.
     """
 
     instrument: str
@@ -174,6 +175,10 @@ class InstrumentInfo(Struct, frozen=True):
     lot: str = ""  # decimal text: what their sizes are multiples of
     status: str = ""  # the venue's own word
     data_types: tuple[DataType, ...] = ()  # what the venue offers of it; empty: all that the adapter serves
+
+    def __post_init__(self) -> None:
+        if not self.instrument or not self.canonical_symbol:
+            raise ValueError(f"an instrument without a name: {self.instrument!r}, {self.canonical_symbol!r}")
 
     def offers(self, adapter: type[Adapter]) -> tuple[DataType, ...]:
         """What can be subscribed to."""
