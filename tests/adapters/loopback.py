@@ -207,6 +207,7 @@ class Loopback:
         depth: int = 40,
         latency_s: float = 0.02,
         wanted: Wanted | None = None,
+        symbols: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
         endpoints: Endpoints | None = None,
         emulator_options: Mapping[str, Any] | None = None,
@@ -214,12 +215,12 @@ class Loopback:
         scribble: bool = False,
         direct: bool = True,
     ) -> None:
-        """``rewrite``: what becomes of each frame on its way; ``scribble``: overwrite its buffer after the call;
-        ``direct``: ask the direct routes."""
+        """``symbols``: canonical ones of all that is traded; none: many. ``rewrite``: what becomes of each frame on its
+        way; ``scribble``: overwrite its buffer after the call; ``direct``: ask the direct routes."""
         self.schedule = Schedule()
         self.rate = rate
         self.latency_ns = round(latency_s * SECOND)
-        self.market = Market(universe(), seed, depth=depth, trade_share=0.3, history_limit=10_000)
+        self.market = Market(universe(symbols), seed, depth=depth, trade_share=0.3, history_limit=10_000)
         emulator_type = load_emulator(venue)
         self.emulator: VenueEmulator = emulator_type(
             self.market, LoopHost(self.schedule), emulator_type.options(**(emulator_options or {}))
@@ -341,9 +342,11 @@ class Loopback:
 
     def on_frame(self, wire: LoopWire, frame: bytes) -> None:
         """A frame arrives at the adapter."""
-        if not wire.is_open:
-            return
-        frame = self._rewrite(frame)
+        if wire.is_open:
+            self.give(wire, self._rewrite(frame))
+
+    def give(self, wire: LoopWire, frame: bytes) -> None:
+        """Give the adapter a frame as it is."""
         self.frames.append(frame)
         now_ns = self.schedule.now_ns
         buffer = bytearray(frame)
@@ -473,7 +476,7 @@ class Loopback:
     @property
     def records(self) -> npt.NDArray[np.void]:
         """All records so far."""
-        self._drained = [np.concatenate([np.empty(0, RECORD), *self._drained])]
+        self._drained = [np.frombuffer(b"".join([part.tobytes() for part in self._drained]), RECORD)]
         return self._drained[0]
 
     def check_so_far(self) -> None:
