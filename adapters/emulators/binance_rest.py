@@ -1,8 +1,7 @@
 """Binance Spot's REST calls, the venue's side: instrument list, book snapshots, trades, weights, bans.
 
-The REST half of ``binance.py``, from the same documentation (rest-api.md, errors.md). Each answer carries
-the weight that its client has used in the current minute; who goes beyond the budget gets 429 with
-``Retry-After``, who ignores that gets 418::
+The REST half of ``binance.py``, from the same documentation (rest-api.md, errors.md). How weights are counted, and what
+becomes of who spends too much, is that of ``mdring/emulator/weighed_calls.py``::
 
     GET /api/v3/depth?symbol=BTCUSDT&limit=5
     {"lastUpdateId":1027024,"bids":[["4.00000000","431.00000000"]],"asks":[["4.00000200","12.00000000"]]}
@@ -11,18 +10,16 @@ the weight that its client has used in the current minute; who goes beyond the b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from mdring.adapters.emulators.binance_streams import Product
 from mdring.emulator.book import Trade
 from mdring.emulator.instruments import decimal_text
-from mdring.emulator.limits import WeightBudget
-from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
+from mdring.emulator.venue import Host, RestRequest, stale_depth
+from mdring.emulator.weighed_calls import Call, CallError, WeighedCalls, WeightLimits
 from mdring.record import Aggressor
-
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.binance import BinanceOptions, Product
 
 MAX_DEPTH: Final = 5000
 DEFAULT_DEPTH: Final = 100
@@ -39,23 +36,14 @@ RATE_LIMITS: Final = [
 ]
 
 
-class CallError(Exception):
-    """The call is answered by HTTP 400 and ``{"code":-1121,"msg":"Invalid symbol."}``."""
+class BinanceRest(WeighedCalls[Product]):
+    """All REST calls over the products of the venue."""
 
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    content_type = "application/json;charset=UTF-8"
+    weight_headers = ("X-MBX-USED-WEIGHT", "X-MBX-USED-WEIGHT-1M")
 
-
-class BinanceRest:
-    """All REST calls over the products of a venue. ``answer`` is the only entry."""
-
-    def __init__(self, products: Mapping[str, Product], host: Host, options: BinanceOptions) -> None:
-        self._products = products
-        self._host = host
-        self._options = options
-        self._budgets: dict[str, WeightBudget] = {}
-        self._calls: dict[str, tuple[Callable[[RestRequest], int], Callable[[RestRequest], Any]]] = {
+    def __init__(self, products: Mapping[str, Product], host: Host, limits: WeightLimits) -> None:
+        calls: dict[str, Call] = {
             "/api/v3/ping": (lambda _: 1, lambda _: {}),
             "/api/v3/time": (lambda _: 1, self._time),
             "/api/v3/exchangeInfo": (lambda _: 20, self._exchange_info),
@@ -64,54 +52,17 @@ class BinanceRest:
             "/api/v3/historicalTrades": (lambda _: 25, self._historical_trades),
             "/api/v3/aggTrades": (lambda _: 4, self._aggregate_trades),
         }
-        """by path: weight, and what answers"""
+        super().__init__(products, host, limits, calls)
 
-    def answer(self, request: RestRequest) -> RestResponse:
-        """Answer a call, or refuse it."""
-        if request.path not in self._calls:
-            return RestResponse(404, b"")
-        weigh, call = self._calls[request.path]
-        verdict = self._budget(request.client).spend(weigh(request), self._host.now_ns())
-        headers = {
-            "Content-Type": "application/json;charset=UTF-8",
-            "X-MBX-USED-WEIGHT": str(verdict.used),
-            "X-MBX-USED-WEIGHT-1M": str(verdict.used),
-        }
-        if verdict.status != 200:
-            headers["Retry-After"] = str(verdict.retry_after_s)
-            return RestResponse(verdict.status, self._too_many(verdict.status, verdict.retry_after_s), headers)
-        try:
-            return RestResponse(200, _encode(call(request)), headers)
-        except CallError as error:
-            return RestResponse(400, _encode({"code": error.code, "msg": str(error)}), headers)
+    def too_much(self) -> str:
+        limit = self.limits.weight_per_minute
+        return f"Too much request weight used; current limit is {limit} request weight per 1 MINUTE."
 
-    def _budget(self, client: str) -> WeightBudget:
-        if client not in self._budgets:
-            options = self._options
-            self._budgets[client] = WeightBudget(options.weight_per_minute, options.strikes_before_ban, options.ban_s)
-        return self._budgets[client]
-
-    def _too_many(self, status: int, retry_after_s: int) -> bytes:
-        if status == 418:
-            until = self._host.now_ns() // 10**6 + retry_after_s * 1000
-            text = f"Way too much request weight used; IP banned until {until}."
-        else:
-            text = (
-                "Too much request weight used; current limit is "
-                f"{self._options.weight_per_minute} request weight per 1 MINUTE."
-            )
-        return _encode({"code": -1003, "msg": text})
-
-    def _product(self, request: RestRequest) -> Product:
-        symbol = request.query.get("symbol", "")
-        if not symbol:
-            raise CallError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-        if symbol not in self._products:
-            raise CallError(-1121, "Invalid symbol.")
-        return self._products[symbol]
+    def banned(self, until_ms: int) -> str:
+        return f"Way too much request weight used; IP banned until {until_ms}."
 
     def _time(self, request: RestRequest) -> dict[str, int]:
-        return {"serverTime": self._host.now_ns() // _unit_ns(request)}
+        return {"serverTime": self.host.now_ns() // _unit_ns(request)}
 
     def _exchange_info(self, request: RestRequest) -> dict[str, Any]:
         query = request.query
@@ -124,7 +75,7 @@ class BinanceRest:
             products = []
         return {
             "timezone": "UTC",
-            "serverTime": self._host.now_ns() // _unit_ns(request),
+            "serverTime": self.host.now_ns() // _unit_ns(request),
             "rateLimits": RATE_LIMITS,
             "exchangeFilters": [],
             "symbols": [_symbol(product, with_permissions) for product in products],
@@ -139,36 +90,35 @@ class BinanceRest:
         elif "symbol" in query:
             symbols = [query["symbol"]]
         else:
-            return list(self._products.values())
-        if not isinstance(symbols, list) or not all(symbol in self._products for symbol in symbols):
+            return list(self.products.values())
+        if not isinstance(symbols, list) or not all(symbol in self.products for symbol in symbols):
             raise CallError(-1121, "Invalid symbol.")
-        return [self._products[symbol] for symbol in symbols]
+        return [self.products[symbol] for symbol in symbols]
 
     def _depth(self, request: RestRequest) -> dict[str, Any]:
-        product = self._product(request)
+        product = self.product(request)
         limit = min(_integer(request, "limit", DEFAULT_DEPTH), MAX_DEPTH)
         update_id, bids, asks = stale_depth(product.book, request.snapshot_lag)
-        price, size = product.price, product.size
         return {
             "lastUpdateId": update_id,
-            "bids": [[price(level[0]), size(level[1])] for level in bids[:limit]],
-            "asks": [[price(level[0]), size(level[1])] for level in asks[:limit]],
+            "bids": [product.row(*level) for level in bids[:limit]],
+            "asks": [product.row(*level) for level in asks[:limit]],
         }
 
     def _recent_trades(self, request: RestRequest) -> list[dict[str, Any]]:
-        product = self._product(request)
+        product = self.product(request)
         trades = list(product.book.trades)[-_trade_limit(request) :]
         return [_trade(product, trade, _unit_ns(request)) for trade in trades]
 
     def _historical_trades(self, request: RestRequest) -> list[dict[str, Any]]:
         if "fromId" not in request.query:
             return self._recent_trades(request)
-        product, first = self._product(request), _integer(request, "fromId", 0)
+        product, first = self.product(request), _integer(request, "fromId", 0)
         trades = [trade for trade in product.book.trades if trade.trade_id >= first]
         return [_trade(product, trade, _unit_ns(request)) for trade in trades[: _trade_limit(request)]]
 
     def _aggregate_trades(self, request: RestRequest) -> list[dict[str, Any]]:
-        product, limit = self._product(request), _trade_limit(request)
+        product, limit = self.product(request), _trade_limit(request)
         runs = [list(fills) for _, fills in groupby(product.book.trades, lambda trade: trade.run)]
         if "fromId" in request.query:
             first = _integer(request, "fromId", 0)
@@ -206,11 +156,11 @@ def _symbol(product: Product, with_permissions: bool) -> dict[str, Any]:
         },
     ]
     return {
-        "symbol": product.symbol,
+        "symbol": product.name,
         "status": "TRADING",
-        "baseAsset": product.base,
+        "baseAsset": product.symbol.base,
         "baseAssetPrecision": 8,
-        "quoteAsset": product.quote,
+        "quoteAsset": product.symbol.quote,
         "quotePrecision": 8,
         "quoteAssetPrecision": 8,
         "baseCommissionPrecision": 8,
@@ -277,7 +227,3 @@ def _integer(request: RestRequest, name: str, default: int) -> int:
 def _unit_ns(request: RestRequest) -> int:
     micro = request.headers.get("x-mbx-time-unit", "").upper() == "MICROSECOND"
     return 1_000 if micro else 1_000_000
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

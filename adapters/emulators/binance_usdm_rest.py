@@ -1,7 +1,7 @@
 """Binance futures' REST calls, the venue's side: contracts, books, open interest, premium index, weights and bans.
 
-The REST part of ``binance_usdm.py``, from the same documentation. Each answer carries the weight that its client has
-used in the current minute; who goes beyond the budget gets 429 with ``Retry-After``, who ignores that gets 418::
+The REST part of ``binance_usdm.py``, from the same documentation. How weights are counted, and what becomes of who
+spends too much, is that of ``mdring/emulator/weighed_calls.py``::
 
     GET /fapi/v1/depth?symbol=BTCUSDT&limit=5
     {"lastUpdateId":1027024,"E":1589436922972,"T":1589436922959,"bids":[["4.00000000","431.00000000"]],"asks":[…]}
@@ -9,128 +9,77 @@ used in the current minute; who goes beyond the budget gets 429 with ``Retry-Aft
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from mdring.adapters.emulators.binance_usdm_streams import Product, eight, engine_id
 from mdring.emulator.instruments import decimal_text
-from mdring.emulator.limits import WeightBudget
-from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
+from mdring.emulator.venue import Host, RestRequest, stale_depth
+from mdring.emulator.weighed_calls import Call, CallError, WeighedCalls, WeightLimits
 
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.binance_usdm import BinanceUsdmOptions
-
-MS: Final = 1_000_000
 DEPTH_WEIGHTS: Final = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
 """By limit; there are no others."""
 DEFAULT_DEPTH: Final = 500
 
 
-class CallError(Exception):
-    """The call is answered by HTTP 400 and ``{"code":-1121,"msg":"Invalid symbol."}``."""
+class BinanceUsdmRest(WeighedCalls[Product]):
+    """All REST calls over the products of the venue."""
 
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class BinanceUsdmRest:
-    """All REST calls over the products of a venue. ``answer`` is the only entry."""
-
-    def __init__(self, products: Mapping[str, Product], host: Host, options: BinanceUsdmOptions) -> None:
-        self._products = products
-        self._host = host
-        self._options = options
-        self._budgets: dict[str, WeightBudget] = {}
-        base = "/dapi/v1" if options.coin_margined else "/fapi/v1"
-        self._calls: dict[str, tuple[Callable[[RestRequest], int], Callable[[RestRequest], Any]]] = {
+    def __init__(self, products: Mapping[str, Product], host: Host, limits: WeightLimits, coin_margined: bool) -> None:
+        base = "/dapi/v1" if coin_margined else "/fapi/v1"
+        calls: dict[str, Call] = {
             f"{base}/ping": (lambda _: 1, lambda _: {}),
-            f"{base}/time": (lambda _: 1, lambda _: {"serverTime": self._now_ms()}),
+            f"{base}/time": (lambda _: 1, lambda _: {"serverTime": self.now_ms()}),
             f"{base}/exchangeInfo": (lambda _: 1, self._exchange_info),
             f"{base}/depth": (_depth_weight, self._depth),
             f"{base}/openInterest": (lambda _: 1, self._open_interest),
             f"{base}/premiumIndex": (lambda request: 1 if "symbol" in request.query else 10, self._premium_index),
             f"{base}/fundingInfo": (lambda _: 0, lambda _: []),  # all contracts pay every 8 hours
         }
-        """by path: weight, and what answers"""
+        super().__init__(products, host, limits, calls)
 
-    def answer(self, request: RestRequest) -> RestResponse:
-        """Answer a call, or refuse it."""
-        if request.path not in self._calls:
-            return RestResponse(404, b"")
-        weigh, call = self._calls[request.path]
-        verdict = self._budget(request.client).spend(weigh(request), self._host.now_ns())
-        headers = {"Content-Type": "application/json", "X-MBX-USED-WEIGHT-1M": str(verdict.used)}
-        if verdict.status != 200:
-            headers["Retry-After"] = str(verdict.retry_after_s)
-            return RestResponse(verdict.status, self._too_many(verdict.status, verdict.retry_after_s), headers)
-        try:
-            return RestResponse(200, _encode(call(request)), headers)
-        except CallError as error:
-            return RestResponse(400, _encode({"code": error.code, "msg": str(error)}), headers)
+    def too_much(self) -> str:
+        return f"Too many requests; current limit is {self.limits.weight_per_minute} requests per minute."
 
-    def _budget(self, client: str) -> WeightBudget:
-        if client not in self._budgets:
-            options = self._options
-            self._budgets[client] = WeightBudget(options.weight_per_minute, options.strikes_before_ban, options.ban_s)
-        return self._budgets[client]
-
-    def _too_many(self, status: int, retry_after_s: int) -> bytes:
-        if status == 418:
-            text = f"Way too many requests; IP banned until {self._now_ms() + retry_after_s * 1000}."
-        else:
-            text = f"Too many requests; current limit is {self._options.weight_per_minute} requests per minute."
-        return _encode({"code": -1003, "msg": text})
-
-    def _now_ms(self) -> int:
-        return self._host.now_ns() // MS
-
-    def _product(self, request: RestRequest) -> Product:
-        symbol = request.query.get("symbol", "")
-        if not symbol:
-            raise CallError(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-        if symbol not in self._products:
-            raise CallError(-1121, "Invalid symbol.")
-        return self._products[symbol]
+    def banned(self, until_ms: int) -> str:
+        return f"Way too many requests; IP banned until {until_ms}."
 
     def _exchange_info(self, request: RestRequest) -> dict[str, Any]:
-        limit = self._options.weight_per_minute
+        limit = self.limits.weight_per_minute
         return {
             "timezone": "UTC",
-            "serverTime": self._now_ms(),
+            "serverTime": self.now_ms(),
             "rateLimits": [
                 {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": limit},
                 {"rateLimitType": "ORDERS", "interval": "MINUTE", "intervalNum": 1, "limit": 1200},
             ],
             "exchangeFilters": [],
-            "symbols": [contract_row(product) for product in self._products.values()],
+            "symbols": [contract_row(product) for product in self.products.values()],
         }
 
     def _depth(self, request: RestRequest) -> dict[str, Any]:
-        product, limit = self._product(request), _limit(request)
+        product, limit = self.product(request), _limit(request)
         if limit not in DEPTH_WEIGHTS:
             raise CallError(-1130, "Data sent for parameter 'limit' is not valid.")
         update_id, bids, asks = stale_depth(product.book, request.snapshot_lag)
-        price, size = product.price, product.size
         whose = {"symbol": product.name, "pair": product.pair} if product.coin_margined else {}
         return {
             "lastUpdateId": engine_id(update_id),
             **whose,
-            "E": self._now_ms(),
+            "E": self.now_ms(),
             "T": product.changed_ms,
-            "bids": [[price(level[0]), size(level[1])] for level in bids[:limit]],
-            "asks": [[price(level[0]), size(level[1])] for level in asks[:limit]],
+            "bids": [product.row(*level) for level in bids[:limit]],
+            "asks": [product.row(*level) for level in asks[:limit]],
         }
 
     def _open_interest(self, request: RestRequest) -> dict[str, Any]:
-        product = self._product(request)
-        return {"openInterest": product.open_interest(), "symbol": product.name, "time": self._now_ms()}
+        product = self.product(request)
+        return {"openInterest": product.open_interest(), "symbol": product.name, "time": self.now_ms()}
 
     def _premium_index(self, request: RestRequest) -> Any:
         if "symbol" in request.query:
-            return self._premium(self._product(request))
-        return [self._premium(product) for product in self._products.values()]
+            return self._premium(self.product(request))
+        return [self._premium(product) for product in self.products.values()]
 
     def _premium(self, product: Product) -> dict[str, Any]:
         index = eight(product.contract.index_price())
@@ -142,7 +91,7 @@ class BinanceUsdmRest:
             "lastFundingRate": product.funding_rate(),
             "interestRate": "0.00010000" if product.is_perpetual else "",
             "nextFundingTime": product.next_funding_ms(),
-            "time": self._now_ms(),
+            "time": self.now_ms(),
         }
 
 
@@ -200,7 +149,3 @@ def _limit(request: RestRequest) -> int:
 
 def _depth_weight(request: RestRequest) -> int:
     return DEPTH_WEIGHTS.get(_limit(request), 1)
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

@@ -3,9 +3,9 @@
 The middle part of ``binance_usdm.py``, from the same documentation. A product has its streams by name; a stream is in
 the group ``public`` or ``market``, and sends to the connections whose path is of that group::
 
-    product = Product("BTCUSDT", market, book, host, options)
-    product.streams["btcusdt@depth@100ms"].join(wire, combined=True)
-    product.on_change(); product.on_trade(trade); product.on_top(top)
+    product = Product("BTCUSDT", market, book, host, coin_margined=False)
+    product.book_ticker.join(wire, Form(combined=True, unit_ns=MS))
+    product.on_trade(trade); product.on_change(change); product.on_top(top)
 
 Ids of books are those of the matching engine, which all instruments share: they skip, and only ``pu`` chains.
 """
@@ -13,28 +13,27 @@ Ids of books are those of the matching engine, which all instruments share: they
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mdring.emulator.book import Book, Level, Trade
 from mdring.emulator.derivatives import Contract, is_liquidation
 from mdring.emulator.instruments import decimal_formatter
-from mdring.emulator.market import Market, Top
-from mdring.emulator.venue import Host, Timer, Wire
-from mdring.emulator.window import ChangeWindow, Delta
+from mdring.emulator.listing import ListedProduct
+from mdring.emulator.market import Change, Market, Top
+from mdring.emulator.named_streams import DepthStreams, NamedStream
+from mdring.emulator.rhythm import Beat
+from mdring.emulator.text import delivery_ms, rows
+from mdring.emulator.venue import Host
+from mdring.emulator.window import Delta
 from mdring.record import Aggressor
 from mdring.symbol import Product as Kind
 from mdring.symbol import Symbol
-
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.binance_usdm import BinanceUsdmOptions
 
 MS: Final = 1_000_000
 PUBLIC: Final = "public"
 MARKET: Final = "market"
 DEPTH_SPEEDS: Final = {"": 0.25, "@500ms": 0.5, "@100ms": 0.1}
-PARTIAL_LEVELS: Final = (5, 10, 20)
 MARK_SPEEDS: Final = {"": 3.0, "@1s": 1.0}
 LIQUIDATION_S: Final = 1.0  # of the orders within it the largest is told
 FILLS_PER_RPI: Final = 20  # one fill in so many is against a retail-only order
@@ -57,83 +56,48 @@ def venue_name(symbol: Symbol, coin_margined: bool) -> str | None:
     return f"{symbol.base}{symbol.quote}{tail}"
 
 
-class Stream:
-    """One stream and who listens to it, in the combined form or the raw one."""
+class Stream(NamedStream):
+    """One stream of a group."""
 
-    def __init__(self, name: str, group: str, on_audience: Callable[[], None] | None = None) -> None:
-        """``on_audience`` is called when listeners have come or gone."""
-        self.name = name
+    def __init__(self, title: str, group: str, on_audience: Callable[[], None] | None = None) -> None:
+        super().__init__(title, on_audience)
         self.group = group
-        self.audiences: dict[bool, list[Wire]] = {}
-        self._on_audience = on_audience
 
-    def join(self, wire: Wire, combined: bool) -> None:
-        self.audiences.setdefault(combined, []).append(wire)
-        self._tell()
-
-    def leave(self, wire: Wire, combined: bool) -> None:
-        self.audiences[combined].remove(wire)
-        if not self.audiences[combined]:
-            del self.audiences[combined]
-        self._tell()
-
-    def publish(self, message: str) -> None:
-        for combined, wires in self.audiences.items():
-            text = f'{{"stream":"{self.name}","data":{message}}}' if combined else message
-            frame = text.encode()
-            for wire in wires:
-                wire.deliver(self.name, frame)
-
-    def _tell(self) -> None:
-        if self._on_audience is not None:
-            self._on_audience()
+    def tell(self, message: str) -> None:
+        """Times are in ms, whoever listens."""
+        self.publish(lambda _: message)
 
 
-class DepthStreams:
-    """The diff and the partial books of one speed."""
+class Depth(DepthStreams[Stream]):
+    """The books of one speed."""
 
     def __init__(self, product: Product, host: Host, suffix: str, period_s: float) -> None:
-        name = f"{product.name.lower()}@depth"
-        self.diff = Stream(f"{name}{suffix}", PUBLIC, self._on_audience)
-        self.partial = {count: Stream(f"{name}{count}{suffix}", PUBLIC, self._on_audience) for count in PARTIAL_LEVELS}
-        self.window = ChangeWindow(product.book, host, period_s, self._on_delta)
+        super().__init__(product.name.lower(), suffix, period_s, product.book, host)
         self._product = product
 
-    def streams(self) -> list[Stream]:
-        return [self.diff, *self.partial.values()]
+    def make(self, title: str) -> Stream:
+        return Stream(title, PUBLIC, self.on_audience)
 
-    def _on_audience(self) -> None:
-        self.window.open = any(stream.audiences for stream in self.streams())
-
-    def _on_delta(self, delta: Delta) -> None:
+    def on_delta(self, delta: Delta) -> None:
         product = self._product
         if self.diff.audiences:
-            self.diff.publish(product.depth_message(delta, delta.bids, delta.asks))
+            self.diff.tell(product.depth_message(delta, delta.bids, delta.asks))
         for count, stream in self.partial.items():
             if stream.audiences:
                 _, bids, asks = product.book.depth(count)
-                stream.publish(product.depth_message(delta, bids, asks))
+                stream.tell(product.depth_message(delta, bids, asks))
 
 
-class MarkStream(Stream):
+def mark_stream(product: Product, host: Host, suffix: str, period_s: float) -> Stream:
     """``markPrice``: at every beat, changed or not, while somebody listens."""
 
-    def __init__(self, product: Product, host: Host, suffix: str, period_s: float) -> None:
-        super().__init__(f"{product.name.lower()}@markPrice{suffix}", MARKET, self._start)
-        self._product = product
-        self._host = host
-        self._period_s = period_s
-        self._timer: Timer | None = None
+    def on_audience() -> None:
+        if stream.audiences:
+            beat.start()
 
-    def _start(self) -> None:
-        if self.audiences and self._timer is None:
-            self._timer = self._host.after(self._period_s, self._beat)
-
-    def _beat(self) -> None:
-        self._timer = None
-        if self.audiences:
-            self.publish(self._product.mark_message())
-            self._start()
+    beat = Beat(host, period_s, lambda: stream.tell(product.mark_message()), lambda: stream.audiences)
+    stream = Stream(f"{product.name.lower()}@markPrice{suffix}", MARKET, on_audience)
+    return stream
 
 
 class Liquidation:
@@ -144,40 +108,40 @@ class Liquidation:
         self.last = fills[-1]
 
 
-class Product:
+class Product(ListedProduct):
     """One contract as this venue lists it, with its streams."""
 
-    def __init__(self, name: str, market: Market, book: Book, host: Host, options: BinanceUsdmOptions) -> None:
+    def __init__(self, name: str, market: Market, book: Book, host: Host, coin_margined: bool) -> None:
+        super().__init__(name, book)
         spec = book.spec
-        self.name = name
-        self.book = book
-        self.symbol = spec.symbol
         self.pair = f"{self.symbol.base}{self.symbol.quote}"
         self.contract = Contract(market, book)
-        self.coin_margined = options.coin_margined
-        self.contract_size = 10 ** max(spec.size_exponent, 0) if options.coin_margined else 1
-        shift = max(spec.size_exponent, 0) if options.coin_margined else 0
+        self.coin_margined = coin_margined
+        self.contract_size = 10 ** max(spec.size_exponent, 0) if coin_margined else 1
+        shift = max(spec.size_exponent, 0) if coin_margined else 0
         self.price_decimals = max(-spec.price_exponent, 0)
         self.size_exponent = spec.size_exponent - shift
         self.size_decimals = max(-self.size_exponent, 0)
         self.price = decimal_formatter(spec.price_exponent, self.price_decimals)
         self.size = decimal_formatter(self.size_exponent, self.size_decimals)
         self._host = host
-        self._tail = f'"ps":"{self.pair}","st":{2 if options.coin_margined else 1}'
+        self._tail = f'"ps":"{self.pair}","st":{2 if coin_margined else 1}'
         self._changed_ns = host.now_ns()
         self._trade_id = book.trade_id  # our own count: placeholders have ids, too
         self._fills: list[tuple[int, Trade]] = []  # of the run that is not complete yet
         self._liquidation: Liquidation | None = None  # the largest of this second
         lower = name.lower()
-        self.depth = [DepthStreams(self, host, suffix, period_s) for suffix, period_s in DEPTH_SPEEDS.items()]
+        self.depths = [Depth(self, host, suffix, period_s) for suffix, period_s in DEPTH_SPEEDS.items()]
         self.book_ticker = Stream(f"{lower}@bookTicker", PUBLIC)
         self.trade = Stream(f"{lower}@trade", PUBLIC)
         self.aggregate = Stream(f"{lower}@aggTrade", MARKET)
         self.force_order = Stream(f"{lower}@forceOrder", MARKET)
-        marks = [MarkStream(self, host, suffix, period_s) for suffix, period_s in MARK_SPEEDS.items()]
-        depths = [stream for depth in self.depth for stream in depth.streams()]
-        several = [*depths, self.book_ticker, self.trade, self.aggregate, self.force_order, *marks]
-        self.streams = {stream.name: stream for stream in several}
+        self._marks = [mark_stream(self, host, suffix, period_s) for suffix, period_s in MARK_SPEEDS.items()]
+
+    def streams(self) -> list[Stream]:
+        """All streams of the contract."""
+        depth = [stream for depth in self.depths for stream in depth.streams()]
+        return [*depth, self.book_ticker, self.trade, self.aggregate, self.force_order, *self._marks]
 
     @property
     def is_perpetual(self) -> bool:
@@ -185,11 +149,10 @@ class Product:
 
     @property
     def delivery_ms(self) -> int:
-        """Futures are delivered at 8:00 UTC, perpetuals on Christmas of 2100."""
+        """Of perpetuals Christmas of 2100."""
         if self.is_perpetual:
             return 4_133_404_800_000
-        day = datetime.strptime(self.symbol.expiry, "%Y%m%d").replace(hour=8, tzinfo=UTC)
-        return int(day.timestamp()) * 1000
+        return delivery_ms(self.symbol.expiry)
 
     @property
     def changed_ms(self) -> int:
@@ -198,14 +161,13 @@ class Product:
 
     @property
     def is_drained(self) -> bool:
-        """Whether all is sent."""
-        return self._liquidation is None and not any(depth.window.is_collecting for depth in self.depth)
+        return self._liquidation is None and not any(depth.window.is_collecting for depth in self.depths)
 
     # What happens
 
-    def on_change(self) -> None:
+    def on_change(self, change: Change) -> None:
         self._changed_ns = self._host.now_ns()
-        for depth in self.depth:
+        for depth in self.depths:
             depth.window.on_change()
         if self._fills:
             self._end_run()
@@ -213,26 +175,26 @@ class Product:
     def on_top(self, top: Top) -> None:
         self._changed_ns = self._host.now_ns()
         if self.book_ticker.audiences:
-            self.book_ticker.publish(self._ticker_message(top))
+            self.book_ticker.tell(self._ticker_message(top))
 
     def on_trade(self, trade: Trade) -> None:
         self._trade_id += 1
         self._fills.append((self._trade_id, trade))
         if self.trade.audiences:
-            self.trade.publish(self._trade_message(self._trade_id, trade))
+            self.trade.tell(self._trade_message(self._trade_id, trade))
 
     def _end_run(self) -> None:
         """A taker order is done with a level."""
         fills, self._fills = self._fills, []
         if self.aggregate.audiences:
-            self.aggregate.publish(self._aggregate_message(fills))
+            self.aggregate.tell(self._aggregate_message(fills))
         last = fills[-1][1]
         if is_liquidation(last):
             self._on_liquidation(Liquidation([fill for _, fill in fills]))
         if last.run % RUNS_PER_PLACEHOLDER == 0:
             self._trade_id += 1
             if self.trade.audiences:
-                self.trade.publish(self._placeholder_message(self._trade_id, last))
+                self.trade.tell(self._placeholder_message(self._trade_id, last))
 
     def _on_liquidation(self, liquidation: Liquidation) -> None:
         if not self.force_order.audiences:
@@ -245,21 +207,20 @@ class Product:
     def _tell_liquidation(self) -> None:
         assert self._liquidation is not None
         liquidation, self._liquidation = self._liquidation, None
-        self.force_order.publish(self._liquidation_message(liquidation))
+        self.force_order.tell(self._liquidation_message(liquidation))
 
     # What is said
 
-    def levels(self, levels: Sequence[Level]) -> str:
-        """``[["7.5040","813"],…]``"""
-        price, size = self.price, self.size
-        return "[" + ",".join([f'["{price(level[0])}","{size(level[1])}"]' for level in levels]) + "]"
+    def row(self, price: int, size: int) -> list[str]:
+        """``["7.5040","813"]``"""
+        return [self.price(price), self.size(size)]
 
     def depth_message(self, delta: Delta, bids: Sequence[Level], asks: Sequence[Level]) -> str:
         """``{"e":"depthUpdate","E":1626992741037,"T":1626992741024,"s":"SUSHIUSDT","U":600859599090,"u":600859600917,"pu":600859598061,"b":[["7.5040","813"]],"a":[["7.6150","1563"]],"ps":"SUSHIUSDT","st":1}``"""
         return (
             f'{{"e":"depthUpdate","E":{self._now_ms()},"T":{self.changed_ms},"s":"{self.name}",'
             f'"U":{engine_id(delta.previous + 1)},"u":{engine_id(delta.last)},"pu":{engine_id(delta.previous)},'
-            f'"b":{self.levels(bids)},"a":{self.levels(asks)},{self._tail}}}'
+            f'"b":{rows(self.row, bids)},"a":{rows(self.row, asks)},{self._tail}}}'
         )
 
     def mark_message(self) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from mdring.adapters.emulators.bitstamp_streams import Product
 from mdring.emulator.book import Level, Trade
 from mdring.emulator.limits import RollingLimit
 from mdring.emulator.venue import Host, RestRequest, RestResponse
@@ -21,7 +22,7 @@ from mdring.record import Aggressor
 from mdring.symbol import plain_decimal
 
 if TYPE_CHECKING:
-    from mdring.adapters.emulators.bitstamp import BitstampOptions, Product
+    from mdring.adapters.emulators.bitstamp import BitstampOptions
 
 SECOND: Final = 1_000_000_000
 ROOT: Final = "/api/v2/"

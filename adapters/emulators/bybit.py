@@ -23,17 +23,20 @@ says to more characters of topics than it allows is not documented; the text her
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
 from mdring.adapters.emulators.bybit_rest import BybitRest
-from mdring.adapters.emulators.bybit_streams import Product, Stream, StreamIntervals, listing
-from mdring.emulator.book import Book, Level, Trade
+from mdring.adapters.emulators.bybit_streams import Product, StreamIntervals, Topic, listing
 from mdring.emulator.limits import RollingLimit
-from mdring.emulator.market import Change, Event, Market, Top
-from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, VenueEmulator, Wire
+from mdring.emulator.listing import ListedVenue
+from mdring.emulator.market import Market
+from mdring.emulator.rhythm import Silence
+from mdring.emulator.stream import StreamSession
+from mdring.emulator.text import compact
+from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, Wire
 from mdring.record import DataType
 
 SECOND: Final = 1_000_000_000
@@ -58,23 +61,22 @@ class RequestError(Exception):
     """The client's request is answered by an error, as a whole; the connection stays open."""
 
 
-class BybitSession(Session):
+class BybitSession(StreamSession[Topic]):
     """The protocol on one connection."""
 
     def __init__(self, emulator: BybitEmulator, category: str, wire: Wire) -> None:
+        super().__init__(wire, emulator.sessions)
         self.category = category
         self._emulator = emulator
         self._options = emulator.settings
-        self._wire = wire
-        self._streams: dict[str, Stream] = {}
-        self._heard_ns = wire.now_ns()
+        self._silence = Silence(wire, self._options.silence_s, wire.reset)
 
     def on_open(self) -> None:
-        self._emulator.sessions.add(self)
-        self._wire.after(self._options.silence_s, self._check_silence)
+        super().on_open()
+        self._silence.start()
 
     def on_text(self, payload: bytes) -> None:
-        self._heard_ns = self._wire.now_ns()
+        self._silence.note()
         request: Mapping[str, Any] = {}
         try:
             request = _parse(payload)
@@ -90,52 +92,29 @@ class BybitSession(Session):
         except RequestError as error:
             self._reply(request, str(error), success=False)
 
-    def on_ping(self, payload: bytes) -> None:
-        """The server's answer is all; it does not count as the venue's own ping."""
-
-    def on_pong(self, payload: bytes) -> None:
-        """Nothing to be done: the venue sends no ping frames."""
-
-    def on_close(self) -> None:
-        self._emulator.sessions.discard(self)
-        for stream in self._streams.values():
-            stream.leave(self)
-        self._streams.clear()
-
-    def deliver(self, title: str, frame: bytes) -> None:
-        """Market data."""
-        self._wire.deliver(title, frame)
-
-    def _check_silence(self) -> None:
-        rest_ns = self._heard_ns + round(self._options.silence_s * SECOND) - self._wire.now_ns()
-        if rest_ns <= 0:
-            self._wire.reset()
-        else:
-            self._wire.after(rest_ns / SECOND, self._check_silence)
-
     def _subscribe(self, request: Mapping[str, Any]) -> None:
         topics = _topics(request)
         if self.category == "spot" and len(topics) > self._options.spot_arguments:
             raise RequestError(f"args size >{self._options.spot_arguments}")
-        if sum(map(len, (*topics, *self._streams))) > self._options.topic_characters:
+        if sum(map(len, (*topics, *self.streams))) > self._options.topic_characters:
             raise RequestError(f"error:args length >{self._options.topic_characters}")
         streams = {topic: self._stream(topic) for topic in topics}
         for topic in topics:
-            if topic in self._streams:
+            if topic in self.streams:
                 raise RequestError(f"error:already subscribed,topic:{topic}")
         self._reply(request, "subscribe" if self.category == "spot" else "")
-        self._streams.update(streams)
+        self.streams.update(streams)
         for stream in streams.values():
             stream.join(self)
 
     def _unsubscribe(self, request: Mapping[str, Any]) -> None:
         for topic in _topics(request):
-            stream = self._streams.pop(topic, None)
+            stream = self.streams.pop(topic, None)
             if stream is not None:
                 stream.leave(self)
         self._reply(request, "")
 
-    def _stream(self, topic: str) -> Stream:
+    def _stream(self, topic: str) -> Topic:
         stream = self._emulator.stream(self.category, topic)
         if stream is None:
             kind, _, symbol = topic.rpartition(".")
@@ -149,11 +128,11 @@ class BybitSession(Session):
         answer = {
             "success": success,
             "ret_msg": text,
-            "conn_id": f"{self._wire.number:020x}-7tmms",
+            "conn_id": f"{self.wire.number:020x}-7tmms",
             "req_id": request.get("req_id", ""),
             "op": request.get("op", ""),
         }
-        self._wire.reply(json.dumps(answer, separators=(",", ":")))
+        self.reply(compact(answer))
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -178,7 +157,7 @@ def _topics(request: Mapping[str, Any]) -> list[str]:
 # ---- the venue --------------------------------------------------------------------------------------------
 
 
-class BybitEmulator(VenueEmulator):
+class BybitEmulator(ListedVenue[Product]):
     """Bybit v5 over the simulated market."""
 
     venue: ClassVar[str] = "bybit"
@@ -195,15 +174,13 @@ class BybitEmulator(VenueEmulator):
     refuses_unknown: ClassVar[bool] = True
 
     def __init__(self, market: Market, host: Host, options: BybitOptions) -> None:
-        self.settings = options
-        self.sessions: set[BybitSession] = set()
-        self._host = host
         listed = [(listing(book.spec.symbol), book) for book in market.books]
-        products = [Product(*pair, market, book, host, options) for pair, book in listed if pair is not None]
-        self._by_index = {product.book.index: product for product in products}
-        self._by_name = {product.name: product for product in products}
-        self._symbols = {(product.category, product.symbol) for product in products}
-        self._streams = {
+        super().__init__(Product(*pair, market, book, host, options) for pair, book in listed if pair is not None)
+        self.settings = options
+        self._host = host
+        products = list(self.by_name.values())
+        self._codes = {(product.category, product.code) for product in products}
+        self._topics = {
             (product.category, stream.topic): stream for product in products for stream in product.streams()
         }
         self._rest = BybitRest(products, host, options.page_rows, options.calls_per_window)
@@ -222,48 +199,20 @@ class BybitEmulator(VenueEmulator):
             self._host.after(self.settings.restart_every_s, self._restart)
         return BybitSession(self, category, wire)
 
-    def stream(self, category: str, topic: str) -> Stream | None:
+    def stream(self, category: str, topic: str) -> Topic | None:
         """What a topic means at the address of a category."""
-        return self._streams.get((category, topic))
+        return self._topics.get((category, topic))
 
-    def lists(self, category: str, symbol: str) -> bool:
+    def lists(self, category: str, code: str) -> bool:
         """Whether there is such an instrument."""
-        return (category, symbol) in self._symbols
+        return (category, code) in self._codes
 
     def rest(self, request: RestRequest) -> RestResponse:
         return self._rest.answer(request)
 
-    def on_events(self, events: Sequence[Event]) -> None:
-        products = self._by_index
-        for event in events:
-            product = products.get(event.instrument)
-            if product is None:
-                continue
-            if type(event) is Trade:
-                product.fills.append(event)
-            elif type(event) is Top:
-                product.quotes.on_top()
-            elif type(event) is Change:
-                product.on_change()
-
-    def is_drained(self) -> bool:
-        return not any(product.is_waiting for product in self._by_index.values())
-
-    def announce_shutdown(self) -> None:
-        """The venue announces nothing on these sockets."""
-
-    def instruments(self) -> Mapping[str, str]:
-        return {product.book.spec.canonical_symbol: name for name, product in self._by_name.items()}
-
-    def book_of(self, instrument: str) -> Book:
-        return self._by_name[instrument].book
-
-    def level_text(self, book: Book, level: Level) -> list[str]:
-        return self._by_index[book.index].row(*level)
-
     def _restart(self) -> None:
         """Of the service behind the sockets, which stay open."""
-        for product in self._by_index.values():
+        for product in self.by_index.values():
             product.quotes.restart()
             for stream in product.books.values():
                 stream.restart()

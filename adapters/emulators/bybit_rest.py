@@ -13,9 +13,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from mdring.adapters.emulators.bybit_streams import Product, delivery
+from mdring.adapters.emulators.bybit_streams import Product
 from mdring.emulator.derivatives import FUNDING_INTERVAL_MS
 from mdring.emulator.limits import RollingLimit
+from mdring.emulator.text import delivery_ms
 from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
 from mdring.symbol import Product as Kind
 
@@ -84,7 +85,7 @@ class BybitRest:
 
     def _book(self, request: RestRequest) -> dict[str, Any]:
         category, symbol = _category(request), request.query.get("symbol", "")
-        named = [one for one in self._products if (one.category, one.symbol) == (category, symbol)]
+        named = [one for one in self._products if (one.category, one.code) == (category, symbol)]
         if not named:
             raise CallError(10001, "params error: symbol invalid")
         (product,) = named
@@ -122,10 +123,10 @@ def _number(request: RestRequest, name: str, default: int) -> int:
 
 def instrument_row(product: Product) -> dict[str, Any]:
     """One row of the list, with the keys of the documentation."""
-    symbol, spec = product.book.spec.symbol, product.book.spec
+    symbol, spec = product.symbol, product.book.spec
     tick, step = product.price(spec.tick), product.size(spec.step)
     row = {
-        "symbol": product.symbol,
+        "symbol": product.code,
         "baseCoin": symbol.base,
         "quoteCoin": symbol.quote,
         "status": "Trading",
@@ -147,7 +148,7 @@ def instrument_row(product: Product) -> dict[str, Any]:
         **row,
         "contractType": "LinearFutures" if is_future else "LinearPerpetual",
         "launchTime": "1585526400000",
-        "deliveryTime": str(round(delivery(symbol).timestamp()) * 1000) if is_future else "0",
+        "deliveryTime": str(delivery_ms(symbol.expiry)) if is_future else "0",
         "deliveryFeeRate": "0.0005" if is_future else "",
         "priceScale": str(-spec.price_exponent),
         "priceFilter": {"minPrice": tick, "maxPrice": "1999999.80", "tickSize": tick},

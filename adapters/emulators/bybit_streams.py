@@ -4,15 +4,14 @@ The part of ``bybit.py`` that makes messages, from the same documentation::
 
     product = Product("linear", "BTCUSDT", market, book, host, intervals)
     product.books[200].join(session)     # a snapshot at once, then what changes
-    product.on_change()                  # for each market.Change of the book
+    product.on_change(change)            # for each market.Change of the book
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, Protocol
+from typing import Final
 from uuid import NAMESPACE_OID, uuid5
 
 from msgspec import Struct
@@ -20,7 +19,11 @@ from msgspec import Struct
 from mdring.emulator.book import Book, Level, Trade
 from mdring.emulator.derivatives import FUNDING_INTERVAL_MS, Contract, is_liquidation
 from mdring.emulator.instruments import decimal_formatter
-from mdring.emulator.market import Market
+from mdring.emulator.listing import ListedProduct
+from mdring.emulator.market import Change, Market, Top
+from mdring.emulator.rhythm import Beat, Pace, Silence
+from mdring.emulator.stream import Listener, Stream
+from mdring.emulator.text import delivery, plain, rows
 from mdring.emulator.venue import Host
 from mdring.emulator.window import Delta, DepthWindow
 from mdring.record import Aggressor
@@ -28,7 +31,6 @@ from mdring.symbol import Product as Kind
 from mdring.symbol import Symbol, plain_decimal
 
 MS: Final = 1_000_000
-SECOND: Final = 1_000_000_000
 BOOK_INTERVALS_S: Final = {50: 0.02, 200: 0.1, 1000: 0.2}
 """How often a book of so many levels is told."""
 SPOT_QUOTES: Final = ("USDT", "USDC", "BTC", "ETH", "EUR", "BRL")
@@ -47,41 +49,24 @@ class StreamIntervals(Struct, frozen=True, kw_only=True):
     liquidation_interval_s: float = 0.5
 
 
-class Listener(Protocol):
-    """A connection, as far as topics concern it."""
-
-    def deliver(self, title: str, frame: bytes) -> None:
-        """Market data."""
-
-
 # ---- streams ----------------------------------------------------------------------------------------------
 
 
-class Stream:
-    """One topic and who listens to it."""
+class Topic(Stream):
+    """One topic."""
 
     def __init__(self, product: Product, topic: str) -> None:
+        super().__init__(f"{product.category} {topic}")
         self.topic = topic
-        self.sessions: list[Listener] = []
         self._product = product
-        self._title = f"{product.category} {topic}"
-
-    def join(self, session: Listener) -> None:
-        """A new listener."""
-        self.sessions.append(session)
-
-    def leave(self, session: Listener) -> None:
-        self.sessions.remove(session)
 
     def publish(self, kind: str, tail: str) -> None:
         """``tail``: the message from behind its type and time on, ``"data":…``."""
-        frame = self._frame(kind, tail)
-        for session in self.sessions:
-            session.deliver(self._title, frame)
+        self.broadcast(self._frame(kind, tail))
 
     def tell(self, session: Listener, kind: str, tail: str) -> None:
         """To one listener."""
-        session.deliver(self._title, self._frame(kind, tail))
+        session.deliver(self.title, self._frame(kind, tail))
 
     def _frame(self, kind: str, tail: str) -> bytes:
         now_ms = self._product.now_ms()
@@ -89,23 +74,19 @@ class Stream:
         return f'{{"topic":"{self.topic}",{head},{tail}}}'.encode()
 
 
-class BookStream(Stream):
+class BookStream(Topic):
     """``orderbook.{depth}``: a snapshot, then so often what changed in the best levels."""
 
+    window: DepthWindow
+
     def __init__(self, product: Product, depth: int, interval_s: float, host: Host) -> None:
-        super().__init__(product, f"orderbook.{depth}.{product.symbol}")
+        super().__init__(product, f"orderbook.{depth}.{product.code}")
         self.update_id = product.book.update_id % 1_000_000_007
         self.window = DepthWindow(product.book, host, interval_s, depth, self._on_delta)
 
     def join(self, session: Listener) -> None:
-        self.window.flush()  # the snapshot is as new as the last change
-        self.window.open = True
         super().join(session)
         self.tell(session, "snapshot", self._snapshot())
-
-    def leave(self, session: Listener) -> None:
-        super().leave(session)
-        self.window.open = bool(self.sessions)
 
     def restart(self) -> None:
         """Of the service: ids begin anew, and everybody gets a snapshot."""
@@ -128,39 +109,27 @@ class BookStream(Stream):
         return self._product.book_tail(bids, asks, self.update_id, seq)
 
 
-class QuoteStream(Stream):
+class QuoteStream(Topic):
     """``orderbook.1``: the best levels, whole, at once, but not more often than the interval allows."""
 
     def __init__(self, product: Product, host: Host, intervals: StreamIntervals) -> None:
-        super().__init__(product, f"orderbook.1.{product.symbol}")
+        super().__init__(product, f"orderbook.1.{product.code}")
         self.update_id = product.book.update_id % 1_000_000_009
-        self.is_waiting = False
-        self._host = host
-        self._interval_ns = round(intervals.quote_interval_s * SECOND)
-        self._silence_ns = round(intervals.quote_silence_s * SECOND)
+        self.pace = Pace(host, intervals.quote_interval_s, self._look)
+        self._silence = Silence(host, intervals.quote_silence_s, self._send, lambda: self.sessions)
         self._told: tuple[list[Level], list[Level]] | None = None
-        self._sent_ns = 0
-        self._repeats = False
 
     def join(self, session: Listener) -> None:
         if self._renew() and self.sessions:
             self._send()
         super().join(session)
         self.tell(session, "snapshot", self._tail())
-        if not self._repeats:
-            self._repeats = True
-            self._host.after(self._silence_ns / SECOND, self._repeat)
+        self._silence.start()
 
     def on_top(self) -> None:
         """The best bid or ask has changed."""
-        if not self.sessions or self.is_waiting:
-            return
-        rest_ns = self._sent_ns + self._interval_ns - self._host.now_ns()
-        self.is_waiting = rest_ns > 0
-        if self.is_waiting:
-            self._host.after(rest_ns / SECOND, self._on_interval)
-        else:
-            self._on_interval()
+        if self.sessions:
+            self.pace.due()
 
     def restart(self) -> None:
         """Of the service: ids begin anew."""
@@ -169,8 +138,7 @@ class QuoteStream(Stream):
         if self.sessions:
             self._send()
 
-    def _on_interval(self) -> None:
-        self.is_waiting = False
+    def _look(self) -> None:
         if self._renew():
             self._send()
 
@@ -184,48 +152,29 @@ class QuoteStream(Stream):
         return True
 
     def _send(self) -> None:
-        self._sent_ns = self._host.now_ns()
+        self.pace.mark()
+        self._silence.note()
         self.publish("snapshot", self._tail())
-
-    def _repeat(self) -> None:
-        self._repeats = bool(self.sessions)
-        if not self._repeats:
-            return
-        rest_ns = self._sent_ns + self._silence_ns - self._host.now_ns()
-        if rest_ns <= 0:
-            self._send()
-            rest_ns = self._silence_ns
-        self._host.after(rest_ns / SECOND, self._repeat)
 
     def _tail(self) -> str:
         bids, asks = self._told or ([], [])
         return self._product.book_tail(bids, asks, self.update_id, self._product.book.update_id)
 
 
-class TickerStream(Stream):
+class TickerStream(Topic):
     """``tickers``: all values at first, then so often those that have changed; of spot pairs always all."""
 
     def __init__(self, product: Product, host: Host, interval_s: float, values: Callable[[], dict[str, str]]) -> None:
-        super().__init__(product, f"tickers.{product.symbol}")
-        self._host = host
-        self._interval_s = interval_s
+        super().__init__(product, f"tickers.{product.code}")
+        self._beat = Beat(host, interval_s, self._look, lambda: self.sessions)
         self._values = values
         self._told: dict[str, str] = {}
-        self._is_running = False
 
     def join(self, session: Listener) -> None:
         self._look()
         super().join(session)
         self.tell(session, "snapshot", self._tail(self._told))
-        if not self._is_running:
-            self._is_running = True
-            self._host.after(self._interval_s, self._on_interval)
-
-    def _on_interval(self) -> None:
-        self._is_running = bool(self.sessions)
-        if self._is_running:
-            self._look()
-            self._host.after(self._interval_s, self._on_interval)
+        self._beat.start()
 
     def _look(self) -> None:
         values = self._values()
@@ -240,14 +189,14 @@ class TickerStream(Stream):
 
     def _tail(self, values: Mapping[str, str]) -> str:
         fields = "".join(f',"{key}":"{value}"' for key, value in values.items())
-        return f'"data":{{"symbol":"{self._product.symbol}"{fields}}},"cs":{self._product.book.update_id}'
+        return f'"data":{{"symbol":"{self._product.code}"{fields}}},"cs":{self._product.book.update_id}'
 
 
-class LiquidationStream(Stream):
+class LiquidationStream(Topic):
     """``allLiquidation``: what was liquidated since the last time."""
 
     def __init__(self, product: Product, host: Host, interval_s: float) -> None:
-        super().__init__(product, f"allLiquidation.{product.symbol}")
+        super().__init__(product, f"allLiquidation.{product.code}")
         self._host = host
         self._interval_s = interval_s
         self._collected: list[str] = []
@@ -284,28 +233,23 @@ def listing(symbol: Symbol) -> tuple[str, str] | None:
         case Kind.PERPETUAL:
             return "linear", pair if symbol.quote == "USDT" else f"{pair}PERP"
         case Kind.FUTURE:
-            return "linear", f"{pair}-{delivery(symbol):%d%b%y}".upper()
+            return "linear", f"{pair}-{delivery(symbol.expiry):%d%b%y}".upper()
     return None
 
 
-def delivery(symbol: Symbol) -> datetime:
-    """Futures are delivered at 8:00 UTC."""
-    return datetime.strptime(symbol.expiry, "%Y%m%d").replace(hour=8, tzinfo=UTC)
-
-
-class Product:
-    """One instrument as this venue lists it, with its topics."""
+class Product(ListedProduct):
+    """One instrument as this venue lists it, with its topics. Its name says the category, too, which the venue's own
+    symbol does not."""
 
     def __init__(
-        self, category: str, symbol: str, market: Market, book: Book, host: Host, intervals: StreamIntervals
+        self, category: str, code: str, market: Market, book: Book, host: Host, intervals: StreamIntervals
     ) -> None:
+        super().__init__(f"{code}-{category.upper()}", book)
         spec = book.spec
         self.category = category
-        self.symbol = symbol
-        self.name = f"{symbol}-{category.upper()}"
+        self.code = code
         self.is_spot = category == "spot"
-        self.book = book
-        self.fills: list[Trade] = []  # of the run that is not complete yet
+        self._fills: list[Trade] = []  # of the run that is not complete yet
         self.price = self._formatter(spec.price_exponent)
         self.size = self._formatter(spec.size_exponent)
         self._host = host
@@ -315,7 +259,7 @@ class Product:
             for depth, interval_s in BOOK_INTERVALS_S.items()
         }
         self.quotes = QuoteStream(self, host, intervals)
-        self.trades = Stream(self, f"publicTrade.{symbol}")
+        self.trades = Topic(self, f"publicTrade.{code}")
         self.liquidations: LiquidationStream | None = None
         if self.is_spot:
             self.ticker = TickerStream(self, host, intervals.spot_ticker_interval_s, self._day)
@@ -326,7 +270,7 @@ class Product:
                 self, host, intervals.ticker_interval_s, lambda: {**self._day(), **self._contract_values(contract)}
             )
 
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Topic]:
         """All topics of the instrument."""
         contract = [] if self.liquidations is None else [self.liquidations]
         return [*self.books.values(), self.quotes, self.trades, self.ticker, *contract]
@@ -336,18 +280,24 @@ class Product:
         return self._host.now_ns() // MS
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a change of the book or a liquidation is collected and not told."""
-        collecting = any(stream.window.is_collecting for stream in self.books.values())
-        return collecting or self.quotes.is_waiting or (self.liquidations is not None and self.liquidations.is_waiting)
+    def is_drained(self) -> bool:
+        is_collecting = any(stream.window.is_collecting for stream in self.books.values())
+        is_waiting = self.quotes.pace.is_waiting or (self.liquidations is not None and self.liquidations.is_waiting)
+        return not (is_collecting or is_waiting)
 
-    def on_change(self) -> None:
-        """The book has changed; what was filled before is complete."""
+    def on_trade(self, trade: Trade) -> None:
+        self._fills.append(trade)
+
+    def on_top(self, top: Top) -> None:
+        self.quotes.on_top()
+
+    def on_change(self, change: Change) -> None:
+        """What was filled before is complete."""
         self._matched_ms = self.now_ms()
         for stream in self.books.values():
             stream.window.on_change()
-        if self.fills:
-            fills, self.fills = self.fills, []
+        if self._fills:
+            fills, self._fills = self._fills, []
             if self.trades.sessions:
                 rows = ",".join(map(self._trade, fills))
                 self.trades.publish("snapshot", f'"data":[{rows}]')
@@ -360,30 +310,19 @@ class Product:
 
     def book_tail(self, bids: Sequence[Level], asks: Sequence[Level], update_id: int, seq: int) -> str:
         """``"data":{"s":"BTCUSDT","b":[["86723.40","0.194"]],"a":[],"u":173678160,"seq":814547787693},"cts":1790134712126``"""
-        return (
-            f'"data":{{"s":"{self.symbol}","b":{self._rows(bids)},"a":{self._rows(asks)},"u":{update_id},"seq":{seq}}},'
-            f'"cts":{self._matched_ms}'
-        )
-
-    def _rows(self, levels: Sequence[Level]) -> str:
-        row = self.row
-        return "[" + ",".join(['["' + '","'.join(row(*level)) + '"]' for level in levels]) + "]"
+        levels = f'"b":{rows(self.row, bids)},"a":{rows(self.row, asks)}'
+        return f'"data":{{"s":"{self.code}",{levels},"u":{update_id},"seq":{seq}}},"cts":{self._matched_ms}'
 
     def _formatter(self, exponent: int) -> Callable[[int], str]:
         """Numbers of contracts are padded, those of spot pairs are not."""
         padded = decimal_formatter(exponent, max(-exponent, 0))
-
-        def plain(value: int) -> str:
-            text = padded(value)
-            return text.rstrip("0").rstrip(".") if "." in text else text
-
-        return plain if self.is_spot else padded
+        return plain(padded) if self.is_spot else padded
 
     def trade_id(self, fill: Trade) -> str:
         """A number with holes on either side, or a UUID."""
         if self.is_spot:
             return str(2_290_000_000_000_000_000 + 16 * fill.trade_id)
-        return str(uuid5(NAMESPACE_OID, f"{self.symbol} {fill.trade_id}"))
+        return str(uuid5(NAMESPACE_OID, f"{self.code} {fill.trade_id}"))
 
     def _trade(self, fill: Trade) -> str:
         """``{"T":1672304486865,"s":"BTCUSDT","S":"Buy","v":"0.001","p":"16578.50","L":"PlusTick","i":"20f43950-d8dd-5b31-9112-a178eb6023af","BT":false,"RPI":false,"seq":1783284617}``"""
@@ -391,11 +330,11 @@ class Product:
         price, size = self.row(fill.price, fill.size)
         if self.is_spot:
             return (
-                f'{{"BT":false,"RPI":false,"S":"{side}","T":{time_ms},"i":"{number}","p":"{price}","s":"{self.symbol}",'
+                f'{{"BT":false,"RPI":false,"S":"{side}","T":{time_ms},"i":"{number}","p":"{price}","s":"{self.code}",'
                 f'"seq":{seq},"v":"{size}"}}'
             )
         return (
-            f'{{"T":{time_ms},"s":"{self.symbol}","S":"{side}","v":"{size}","p":"{price}","L":"PlusTick",'
+            f'{{"T":{time_ms},"s":"{self.code}","S":"{side}","v":"{size}","p":"{price}","L":"PlusTick",'
             f'"i":"{number}","BT":false,"RPI":false,"seq":{seq}}}'
         )
 
@@ -404,7 +343,7 @@ class Product:
         last, total = fills[-1], sum(fill.size for fill in fills)
         position = "Buy" if last.aggressor == Aggressor.SELL else "Sell"
         price, size = self.row(last.price, total)
-        return f'{{"T":{last.ts_event // MS},"s":"{self.symbol}","S":"{position}","v":"{size}","p":"{price}"}}'
+        return f'{{"T":{last.ts_event // MS},"s":"{self.code}","S":"{position}","v":"{size}","p":"{price}"}}'
 
     def _day(self) -> dict[str, str]:
         """The last price; what was a day ago is made up."""
@@ -434,8 +373,8 @@ class Product:
             "ask1Price": ask[0],
             "ask1Size": ask[1],
         }
-        if self.book.spec.symbol.product is Kind.FUTURE:
-            return {**values, "deliveryTime": f"{delivery(self.book.spec.symbol):%Y-%m-%dT%H:%M:%SZ}"}
+        if self.symbol.product is Kind.FUTURE:
+            return {**values, "deliveryTime": f"{delivery(self.symbol.expiry):%Y-%m-%dT%H:%M:%SZ}"}
         return values | {
             "fundingRate": _text(contract.funding_rate()),
             "nextFundingTime": str(contract.next_funding_ms(self._host.now_ns())),

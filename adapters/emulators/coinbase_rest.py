@@ -10,18 +10,13 @@ gets 429; every error is ``{"message":…}``::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from mdring.emulator.book import Trade
+from mdring.adapters.emulators.coinbase_streams import Product, encode, maker_side
 from mdring.emulator.limits import RollingLimit
+from mdring.emulator.text import rfc3339
 from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
-from mdring.record import Aggressor
-
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.coinbase import Product
 
 MAX_TRADES: Final = 1000
 SECOND: Final = 1_000_000_000
@@ -101,8 +96,8 @@ class CoinbaseRest:
         def rows(levels: list[tuple[int, int]]) -> list[list[Any]]:
             told = levels[:depth]
             if level == "3":
-                return [[*product.row(one), f"00000000-0000-4000-8000-{one[0]:012x}"] for one in told]
-            return [[*product.row(one), 1 + one[1] % 7] for one in told]
+                return [[*product.row(*one), f"00000000-0000-4000-8000-{one[0]:012x}"] for one in told]
+            return [[*product.row(*one), 1 + one[1] % 7] for one in told]
 
         return {
             "bids": rows(bids),
@@ -187,19 +182,3 @@ def _whole(request: RestRequest, name: str) -> int | None:
     if not (text.isascii() and text.isdecimal()):
         raise CallError(400, f"invalid {name}")
     return int(text)
-
-
-def maker_side(trade: Trade) -> str:
-    """``buy`` or ``sell``: the side of the order that was there before."""
-    return "buy" if trade.aggressor == Aggressor.SELL else "sell"
-
-
-def rfc3339(ns: int) -> str:
-    """``2026-09-01T12:00:00.123456Z``"""
-    seconds, rest = divmod(ns, SECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
-
-
-def encode(value: Any) -> bytes:
-    """As it is sent."""
-    return json.dumps(value, separators=(",", ":")).encode()

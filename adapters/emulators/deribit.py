@@ -18,6 +18,7 @@ Not emulated: logins, hence the raw channels; combos; grouped books, candles, in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -39,16 +40,19 @@ from mdring.adapters.emulators.deribit_rest import (
 from mdring.adapters.emulators.deribit_streams import (
     MS,
     BookStream,
+    Channel,
     PlatformStream,
     QuoteStream,
-    Stream,
     TickerStream,
     TradeStream,
 )
-from mdring.emulator.book import Book, Level, Trade
+from mdring.emulator.book import Book, Trade
 from mdring.emulator.derivatives import Contract, is_liquidation
-from mdring.emulator.market import Change, Event, Market, Top
-from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, Timer, VenueEmulator, Wire
+from mdring.emulator.listing import ListedProduct, ListedVenue, named
+from mdring.emulator.market import Change, Market, Top
+from mdring.emulator.rhythm import Silence
+from mdring.emulator.stream import StreamSession
+from mdring.emulator.venue import Host, Refusal, RestRequest, RestResponse, Session, Timer, Wire
 from mdring.record import Aggressor, DataType
 from mdring.symbol import Product as Kind
 from mdring.symbol import Symbol
@@ -57,6 +61,7 @@ INTERVALS: Final = ("100ms", "agg2")
 SPOT_QUOTES: Final = ("USDC", "USDT", "EURR", "BTC", "ETH")
 LEAST_HEARTBEAT_S: Final = 10
 LIQUIDATED: Final = ("T", "M", "MT")
+FIRST_TRADE_ID: Final = 10_000_000
 
 
 class DeribitOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,14 +98,15 @@ def venue_name(symbol: Symbol) -> str | None:
     return name
 
 
-class Product:
+class Product(ListedProduct):
     """One instrument as this venue lists it, with its streams."""
 
-    def __init__(self, name: str, market: Market, book: Book, host: Host, options: DeribitOptions) -> None:
-        spec = book.spec
-        self.name = name
-        self.book = book
-        self.symbol = spec.symbol
+    def __init__(
+        self, name: str, market: Market, book: Book, host: Host, options: DeribitOptions, counts: Counter[str]
+    ) -> None:
+        """``counts`` are the ids of trades, by currency."""
+        super().__init__(name, book)
+        self._counts = counts
         self.kind = "future" if self.symbol.product is Kind.PERPETUAL else str(self.symbol.product)
         self.currency = self.symbol.settle or self.symbol.quote
         self.index_name = f"{self.symbol.base}_{self.symbol.quote}".lower()
@@ -114,9 +120,32 @@ class Product:
         self.tickers = [TickerStream(self, host, *interval) for interval in intervals]
         self.quotes = QuoteStream(self)
 
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[Channel]:
         """All streams of the instrument."""
         return [*self.books, *self.trades, *self.tickers, self.quotes]
+
+    @property
+    def is_drained(self) -> bool:
+        is_collecting = any(book.window.is_collecting for book in self.books)
+        return not (is_collecting or any(stream.is_waiting for stream in self.trades))
+
+    def on_trade(self, trade: Trade) -> None:
+        """Ids count the trades of a currency; but for BTC, its name stands before."""
+        self._counts[self.currency] += 1
+        count = FIRST_TRADE_ID + self._counts[self.currency]
+        listened = [stream for stream in self.trades if stream.sessions]
+        if listened:
+            row = self.trade(trade, str(count) if self.currency == "BTC" else f"{self.currency}-{count}")
+            for stream in listened:
+                stream.add(row)
+
+    def on_change(self, change: Change) -> None:
+        for book in self.books:
+            book.window.on_change()
+
+    def on_top(self, top: Top) -> None:
+        if self.quotes.sessions:
+            self.quotes.publish(self.quote())
 
     def change_id(self, update_id: int) -> int:
         """The count of all instruments' changes, of which every so many are this one's."""
@@ -196,47 +225,34 @@ class Product:
 # ---- connections ------------------------------------------------------------------------------------------
 
 
-class DeribitSession(Session):
+class DeribitSession(StreamSession[Channel]):
     """The protocol on one connection."""
 
     def __init__(self, emulator: DeribitEmulator, wire: Wire) -> None:
+        super().__init__(wire, emulator.sessions)
         self._emulator = emulator
         self._options = emulator.settings
-        self._wire = wire
-        self._streams: list[Stream] = []
         self._pools = Pools()
-        self._active_ns = wire.now_ns()
+        self._idle = Silence(wire, self._options.idle_s, self._on_idle)
         self._heartbeat_s = 0.0
         self._heartbeat: Timer | None = None
         self._has_data = False  # since the last heartbeat
         self._patience: Timer | None = None
 
     def on_open(self) -> None:
-        self._emulator.sessions.add(self)
-        self._wire.after(self._options.idle_s, self._check_idle)
+        super().on_open()
+        self._idle.start()
 
-    def on_ping(self, payload: bytes) -> None:
-        """The server's answer is all."""
-
-    def on_pong(self, payload: bytes) -> None:
-        """Nothing to be done: the venue sends no ping frames."""
-
-    def on_close(self) -> None:
-        self._emulator.sessions.discard(self)
-        for stream in self._streams:
-            stream.leave(self)
-        self._streams.clear()
-
-    def deliver(self, title: str, frame: bytes) -> None:
-        """Market data."""
+    def deliver(self, stream: str, frame: bytes) -> None:
         self._has_data = True
-        self._wire.deliver(title, frame)
+        super().deliver(stream, frame)
 
     def on_text(self, payload: bytes) -> None:
         """A request, and its answer."""
-        begin_ns = self._active_ns = self._wire.now_ns()
+        self._idle.note()
+        begin_ns = self.wire.now_ns()
         identity: dict[str, Any] = {}
-        joined: list[Stream] = []
+        joined: list[Channel] = []
         try:
             request = _parse(payload)
             identity = {key: request[key] for key in ("id",) if key in request}
@@ -247,14 +263,14 @@ class DeribitSession(Session):
             outcome = {"result": self._call(method, params, joined)}
         except RpcError as error:
             outcome = {"error": error.as_object()}
-        answer = {"jsonrpc": "2.0", **identity, **outcome, **stamps(begin_ns, self._wire.now_ns())}
-        self._wire.reply(msgspec.json.encode(answer).decode())
+        answer = {"jsonrpc": "2.0", **identity, **outcome, **stamps(begin_ns, self.wire.now_ns())}
+        self.wire.reply(msgspec.json.encode(answer).decode())
         for stream in joined:
             stream.join(self)
         if outcome.get("error", {}).get("code") == 10028:
-            self._wire.close(1000, "too_many_requests")
+            self.wire.close(1000, "too_many_requests")
 
-    def _call(self, method: str, params: Mapping[str, Any], joined: list[Stream]) -> Any:
+    def _call(self, method: str, params: Mapping[str, Any], joined: list[Channel]) -> Any:
         """The result of a request; ``joined`` gets the streams that begin after the answer."""
         match method:
             case "public/subscribe":
@@ -262,7 +278,7 @@ class DeribitSession(Session):
             case "public/unsubscribe":
                 return self._unsubscribe(_channels(params))
             case "public/unsubscribe_all":
-                self._unsubscribe([stream.name for stream in self._streams])
+                self._unsubscribe(list(self.streams))
                 return "ok"
             case "public/set_heartbeat":
                 return self._set_heartbeat(params.get("interval"))
@@ -274,26 +290,27 @@ class DeribitSession(Session):
                 self._patience = None
         return self._emulator.methods.call(method, params)
 
-    def _subscribe(self, names: Sequence[str], joined: list[Stream]) -> list[str]:
+    def _subscribe(self, names: Sequence[str], joined: list[Channel]) -> list[str]:
         if any(name.endswith(".raw") for name in names):
             raise RpcError(13778, "raw_subscriptions_not_available_for_unauthorized")
         granted = []
         for name in names:
-            stream = self._emulator.streams_by_name.get(name)
+            stream = self._emulator.channels.get(name)
             if stream is None:
                 continue
             granted.append(name)
-            if stream not in self._streams:
-                self._streams.append(stream)
+            if name not in self.streams:
+                self.streams[name] = stream
                 joined.append(stream)
         return sorted(set(granted), reverse=True)
 
     def _unsubscribe(self, names: Sequence[str]) -> list[str]:
         ended = []
-        for stream in [stream for stream in self._streams if stream.name in names]:
-            self._streams.remove(stream)
-            stream.leave(self)
-            ended.append(stream.name)
+        for name in names:
+            stream = self.streams.pop(name, None)
+            if stream is not None:
+                stream.leave(self)
+                ended.append(name)
         return sorted(ended, reverse=True)
 
     def _set_heartbeat(self, interval: Any) -> str:
@@ -301,7 +318,7 @@ class DeribitSession(Session):
             raise invalid("interval", f"value must be at least {LEAST_HEARTBEAT_S}")
         self._stop_heartbeat()
         self._heartbeat_s = float(interval) + self._options.heartbeat_slack_s
-        self._heartbeat = self._wire.after(self._heartbeat_s, self._beat)
+        self._heartbeat = self.wire.after(self._heartbeat_s, self._beat)
         return "ok"
 
     def _stop_heartbeat(self) -> None:
@@ -313,22 +330,18 @@ class DeribitSession(Session):
     def _beat(self) -> None:
         """On a busy connection the data are heartbeat enough; the test request comes nevertheless."""
         for kind in ("test_request",) if self._has_data else ("heartbeat", "test_request"):
-            self._wire.reply(f'{{"jsonrpc":"2.0","method":"heartbeat","params":{{"type":"{kind}"}}}}')
+            self.wire.reply(f'{{"jsonrpc":"2.0","method":"heartbeat","params":{{"type":"{kind}"}}}}')
         self._has_data = False
         if self._patience is None:
-            self._patience = self._wire.after(self._options.test_patience_s, self._give_up)
-        self._heartbeat = self._wire.after(self._heartbeat_s, self._beat)
+            self._patience = self.wire.after(self._options.test_patience_s, self._give_up)
+        self._heartbeat = self.wire.after(self._heartbeat_s, self._beat)
 
     def _give_up(self) -> None:
-        self._wire.close(4000, "heartbeat close")
+        self.wire.close(4000, "heartbeat close")
 
-    def _check_idle(self) -> None:
-        rest_ns = self._active_ns + round(self._options.idle_s * 10**9) - self._wire.now_ns()
-        is_busy = self._streams or self._heartbeat is not None
-        if rest_ns <= 0 and not is_busy:
-            self._wire.reset()
-        else:
-            self._wire.after(self._options.idle_s if is_busy else rest_ns / 10**9, self._check_idle)
+    def _on_idle(self) -> None:
+        if not self.streams and self._heartbeat is None:
+            self.wire.reset()
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
@@ -353,7 +366,7 @@ def _channels(params: Mapping[str, Any]) -> list[str]:
 # ---- the venue --------------------------------------------------------------------------------------------
 
 
-class DeribitEmulator(VenueEmulator):
+class DeribitEmulator(ListedVenue[Product]):
     """Deribit over the simulated market."""
 
     venue: ClassVar[str] = "deribit"
@@ -370,18 +383,16 @@ class DeribitEmulator(VenueEmulator):
     refuses_unknown: ClassVar[bool] = True
 
     def __init__(self, market: Market, host: Host, options: DeribitOptions) -> None:
+        counts = Counter[str]()
+        listed = named(market.books, venue_name)
+        super().__init__(Product(name, market, book, host, options, counts) for name, book in listed)
         self.settings = options
-        self.sessions: set[DeribitSession] = set()
-        named = [(venue_name(book.spec.symbol), book) for book in market.books]
-        self._by_name = {name: Product(name, market, book, host, options) for name, book in named if name is not None}
-        self._products = {product.book.index: product for product in self._by_name.values()}
-        indices = sorted({product.index_name for product in self._by_name.values()}) or ["btc_usd"]
+        indices = sorted({product.index_name for product in self.by_name.values()}) or ["btc_usd"]
         self.platform = PlatformStream(indices, host, options.platform_interval_s)
-        streams = [stream for product in self._by_name.values() for stream in product.streams()]
-        self.streams_by_name: dict[str, Stream] = {stream.name: stream for stream in (*streams, self.platform)}
-        self.methods = DeribitMethods(self._by_name, host)
+        channels = [channel for product in self.by_name.values() for channel in product.streams()]
+        self.channels: dict[str, Channel] = {channel.title: channel for channel in (*channels, self.platform)}
+        self.methods = DeribitMethods(self.by_name, host)
         self._rest = DeribitRest(self.methods, host)
-        self._trade_ids: dict[str, int] = {}  # by currency
 
     def accept(self, path: str, query: Mapping[str, str], wire: Wire) -> Session | Refusal:
         if path != "/ws/api/v2":
@@ -393,46 +404,5 @@ class DeribitEmulator(VenueEmulator):
     def rest(self, request: RestRequest) -> RestResponse:
         return self._rest.answer(request)
 
-    def on_events(self, events: Sequence[Event]) -> None:
-        products = self._products
-        for event in events:
-            product = products.get(event.instrument)
-            if product is None:
-                continue
-            if type(event) is Trade:
-                self._on_trade(product, event)
-            elif type(event) is Top:
-                if product.quotes.sessions:
-                    product.quotes.publish(product.quote())
-            elif type(event) is Change:
-                for book in product.books:
-                    book.window.on_change()
-
-    def _on_trade(self, product: Product, trade: Trade) -> None:
-        """Ids count the trades of a currency; but for BTC, its name stands before."""
-        currency = product.currency
-        count = self._trade_ids[currency] = self._trade_ids.get(currency, 10_000_000) + 1
-        listened = [stream for stream in product.trades if stream.sessions]
-        if listened:
-            row = product.trade(trade, str(count) if currency == "BTC" else f"{currency}-{count}")
-            for stream in listened:
-                stream.add(row)
-
-    def is_drained(self) -> bool:
-        return not any(
-            any(book.window.is_collecting for book in product.books)
-            or any(stream.is_waiting for stream in product.trades)
-            for product in self._products.values()
-        )
-
     def announce_shutdown(self) -> None:
         self.platform.publish('{"maintenance":true}')
-
-    def instruments(self) -> Mapping[str, str]:
-        return {product.book.spec.canonical_symbol: name for name, product in self._by_name.items()}
-
-    def book_of(self, instrument: str) -> Book:
-        return self._by_name[instrument].book
-
-    def level_text(self, book: Book, level: Level) -> list[str]:
-        return self._products[book.index].row(*level)

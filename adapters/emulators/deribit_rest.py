@@ -12,13 +12,13 @@ An answer is ``{"jsonrpc":"2.0","id":1,"result":…,"usIn":…,"usOut":…,"usDi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw
 
+from mdring.emulator.text import delivery_ms
 from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
 from mdring.symbol import Product as Kind
 from mdring.symbol import plain_decimal
@@ -207,7 +207,7 @@ def instrument_row(product: Product) -> dict[str, Any]:
     row |= {
         "settlement_currency": symbol.settle,
         "settlement_period": "perpetual" if symbol.product is Kind.PERPETUAL else "month",
-        "expiration_timestamp": NEVER_MS if symbol.product is Kind.PERPETUAL else expiry_ms(symbol.expiry),
+        "expiration_timestamp": NEVER_MS if symbol.product is Kind.PERPETUAL else delivery_ms(symbol.expiry),
         "block_trade_tick_size": Raw(number(Decimal(product.price(spec.tick)) / BLOCK_PARTS)),
         "block_trade_min_trade_amount": 200_000,
         "block_trade_commission": 0.00025,
@@ -215,11 +215,6 @@ def instrument_row(product: Product) -> dict[str, Any]:
     if symbol.product is Kind.OPTION:
         row |= {"strike": Raw(number(Decimal(symbol.strike))), "option_type": "call" if symbol.right == "C" else "put"}
     return row
-
-
-def expiry_ms(date: str) -> int:
-    """Of YYYYMMDD, at 8:00 UTC."""
-    return int(datetime.strptime(date, "%Y%m%d").replace(hour=8, tzinfo=UTC).timestamp()) * 1000
 
 
 def number(value: Decimal) -> str:

@@ -13,52 +13,45 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from mdring.emulator.book import Level
+from mdring.emulator.rhythm import Beat
+from mdring.emulator.stream import Listener, Stream
 from mdring.emulator.venue import Host
 from mdring.emulator.window import ChangeWindow, Delta
 
 if TYPE_CHECKING:
-    from mdring.adapters.emulators.deribit import DeribitSession, Product
+    from mdring.adapters.emulators.deribit import Product
 
 MS: Final = 1_000_000
 PLATFORM_STATE: Final = "platform_state"
 
 
-class Stream:
-    """One channel and who listens to it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.sessions: list[DeribitSession] = []
+class Channel(Stream):
+    """One channel, by its name."""
 
     def first(self) -> str | None:
         """What a new listener gets at once, alone."""
         return None
 
-    def join(self, session: DeribitSession) -> None:
-        """A new listener."""
+    def join(self, session: Listener) -> None:
+        super().join(session)
         data = self.first()
-        self.sessions.append(session)
         if data is not None:
-            session.deliver(self.name, self._frame(data))
-
-    def leave(self, session: DeribitSession) -> None:
-        """One fewer."""
-        self.sessions.remove(session)
+            session.deliver(self.title, self._frame(data))
 
     def publish(self, data: str) -> None:
         """To all."""
-        frame = self._frame(data)
-        for session in self.sessions:
-            session.deliver(self.name, frame)
+        self.broadcast(self._frame(data))
 
     def _frame(self, data: str) -> bytes:
         return (
-            f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"{self.name}","data":{data}}}}}'
+            f'{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"{self.title}","data":{data}}}}}'
         ).encode()
 
 
-class BookStream(Stream):
+class BookStream(Channel):
     """``book.X.100ms``: a snapshot, then what changed."""
+
+    window: ChangeWindow
 
     def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
         super().__init__(f"book.{product.name}.{interval}")
@@ -71,18 +64,11 @@ class BookStream(Stream):
 
     def first(self) -> str:
         """``{"timestamp":1790133840448,"type":"snapshot","change_id":193809616666,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[["new",228.51,0.22]],"asks":[["new",228.52,0.34]]}``"""
-        window = self.window
-        window.flush()  # the snapshot is as new as the last change
-        window.open = True
-        _, bids, asks = window.image()
+        _, bids, asks = self.window.image()
         self._bids, self._asks = {price for price, _ in bids}, {price for price, _ in asks}
-        self._sent_id = self._product.change_id(window.sent_id)
+        self._sent_id = self._product.change_id(self.window.sent_id)
         new: set[int] = set()
         return self._message("snapshot", self._rows(bids, new), self._rows(asks, new), "")
-
-    def leave(self, session: DeribitSession) -> None:
-        super().leave(session)
-        self.window.open = bool(self.sessions)
 
     def _on_delta(self, delta: Delta) -> None:
         """``{"timestamp":1790133845258,"type":"change","change_id":193809650259,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[],"asks":[["change",228.58,91.89]],"prev_change_id":193809644396}``"""
@@ -106,7 +92,7 @@ class BookStream(Stream):
         )
 
 
-class TradeStream(Stream):
+class TradeStream(Channel):
     """``trades.X.100ms``: the trades of an interval in one message."""
 
     def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
@@ -131,7 +117,7 @@ class TradeStream(Stream):
         self.publish("[" + ",".join(rows) + "]")
 
 
-class QuoteStream(Stream):
+class QuoteStream(Channel):
     """``quote.X``: the best levels, at once."""
 
     def __init__(self, product: Product) -> None:
@@ -142,58 +128,43 @@ class QuoteStream(Stream):
         return self._product.quote()
 
 
-class TickerStream(Stream):
+class TickerStream(Channel):
     """``ticker.X.100ms``: looked at every so often, sent whole if anything in it has changed."""
 
     def __init__(self, product: Product, host: Host, interval: str, interval_s: float) -> None:
         super().__init__(f"ticker.{product.name}.{interval}")
         self._product = product
-        self._host = host
-        self._interval_s = interval_s
+        self._beat = Beat(host, interval_s, self._look, lambda: self.sessions)
         self._told = ""
-        self._is_running = False
 
     def first(self) -> str:
-        if not self._is_running:
-            self._is_running = True
-            self._host.after(self._interval_s, self._look)
+        self._beat.start()
         return self._product.ticker()
 
     def _look(self) -> None:
-        self._is_running = bool(self.sessions)
-        if not self._is_running:
-            return
         fields = self._product.ticker_fields()
         if fields != self._told:
             self._told = fields
             self.publish(self._product.ticker())
-        self._host.after(self._interval_s, self._look)
 
 
-class PlatformStream(Stream):
+class PlatformStream(Channel):
     """``platform_state``: that each index is not locked, in turn and over and over."""
 
     def __init__(self, indices: Sequence[str], host: Host, interval_s: float) -> None:
         super().__init__(PLATFORM_STATE)
         self._indices = indices
-        self._host = host
-        self._interval_s = interval_s
+        self._beat = Beat(host, interval_s, self._repeat, lambda: self.sessions)
         self._turn = 0
-        self._is_running = False
 
-    def join(self, session: DeribitSession) -> None:
+    def join(self, session: Listener) -> None:
         super().join(session)
-        if not self._is_running:
-            self._is_running = True
-            self._host.after(self._interval_s, self._repeat)
+        self._beat.start()
 
     def lock(self, index: str, is_locked: bool) -> None:
         """``{"price_index":"btc_usdc","locked":true,"reasons":[]}``"""
         self.publish(f'{{"price_index":"{index}","locked":{str(is_locked).lower()},"reasons":[]}}')
 
     def _repeat(self) -> None:
-        self._is_running = bool(self.sessions)
-        if self._is_running:
-            self._turn = (self._turn + 1) % len(self._indices)
-            self.lock(self._indices[self._turn], False)
-            self._host.after(self._interval_s, self._repeat)
+        self._turn = (self._turn + 1) % len(self._indices)
+        self.lock(self._indices[self._turn], False)

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from mdring.adapters.emulators.kraken_streams import LOTS, Product
 from mdring.emulator.limits import RollingLimit
 from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
 from mdring.record import Aggressor
-
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.kraken import Product
 
 SECOND: Final = 10**9
 PREFIX: Final = "/0/public/"
@@ -29,7 +27,6 @@ OLD_NAMES: Final[Mapping[str, str]] = {"BTC": "XBT", "DOGE": "XDG"}
 LONG_NAMES: Final[Mapping[str, str]] = {
     "XBT": "XXBT", "ETH": "XETH", "LTC": "XLTC", "XRP": "XXRP", "XDG": "XXDG", "USD": "ZUSD", "EUR": "ZEUR",
 }  # fmt: skip
-LOTS: Final = 8  # decimals of every size
 
 
 class CallError(Exception):

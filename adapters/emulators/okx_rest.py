@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from mdring.adapters.emulators.okx_streams import Product
 from mdring.emulator.limits import RollingLimit
 from mdring.emulator.venue import Host, RestRequest, RestResponse, stale_depth
 from mdring.symbol import Product as Kind
-
-if TYPE_CHECKING:
-    from mdring.adapters.emulators.okx import Product
 
 TYPES: Final = ("SPOT", "MARGIN", "SWAP", "FUTURES", "OPTION", "EVENTS")
 MAX_LEVELS: Final = 400

@@ -261,7 +261,7 @@ def test_subscriptions_are_spread_and_paced_as_the_venue_demands(run_folder: Pat
         async with EmulatorServer(EmulatorConfig(seed=7, rate=50, instruments=symbols, depth=10)) as server:
             host = server.venues["binance"]
             assert isinstance(host.emulator, BinanceEmulator)
-            listed = host.emulator.by_name.values()
+            listed = host.emulator.streams_by_name.values()
             run = WorkerRun(run_folder, tmp_path, emulated_config(host, names))
             begun = time.monotonic()
             async with run.worker():

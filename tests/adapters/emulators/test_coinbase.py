@@ -319,7 +319,7 @@ def test_status_tells_all_products_and_a_halt() -> None:
             ]
             assert [row["id"] for row in status["currencies"]] == ["BTC", "ETH", "USD"]
             emulator: Any = venue.host.emulator
-            emulator.products[OTHER].is_halted = True
+            emulator.by_name[OTHER].is_halted = True
             await venue.next_of("status")
             assert (await venue.next_of("status"))["products"][1]["status"] == "offline"
 
