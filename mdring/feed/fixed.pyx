@@ -294,8 +294,8 @@ cdef int64_t _days(int64_t year, int64_t month, int64_t day) noexcept nogil:
 
 cdef Fault _time_ns(const char *p, Py_ssize_t length, int64_t *value) noexcept nogil:
     """``YYYY-MM-DDTHH:MM:SS[.digits]Z``, of the years from 1970 to 2261."""
-    cdef int64_t century, year, month, day, hour, minute, second, fraction = 0, unit = 1_000_000_000
-    cdef int days_of_month
+    cdef int64_t century, year, month, day, hour, minute, second, fraction = 0
+    cdef int days_of_month, digits = 0
     cdef Py_ssize_t at = 19
     if length < 20 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or p[13] != c':' or p[16] != c':':
         return FAULT_MALFORMED
@@ -320,9 +320,11 @@ cdef Fault _time_ns(const char *p, Py_ssize_t length, int64_t *value) noexcept n
         if at == length - 1:
             return FAULT_MALFORMED
         while at < length - 1 and is_digit(p[at]):
-            unit //= 10  # digits beyond the ninth are less than a ns
-            fraction += (p[at] - c'0') * unit
+            if digits < 9:  # those beyond are less than a ns
+                fraction = fraction * 10 + (p[at] - c'0')
+                digits += 1
             at += 1
+        fraction *= <int64_t>POWER[9 - digits]
     if at != length - 1:
         return FAULT_MALFORMED
     value[0] = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second

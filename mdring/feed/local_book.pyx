@@ -23,7 +23,7 @@ others are passed over. Part of the worker.
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 import zlib
 
@@ -67,6 +67,7 @@ cdef int64_t NO_PRICE = _record.UNDEFINED_PRICE
 cdef enum:
     MAX_CRC_LEVELS = 64
     CRC_BYTES_PER_NUMBER = 64
+    DIGITS = 20  # of 64 bits
 
 
 cdef inline int64_t _get(const uint8_t *record, Py_ssize_t offset) noexcept:
@@ -77,21 +78,30 @@ cdef inline void _put(uint8_t *record, Py_ssize_t offset, int64_t value) noexcep
     (<int64_t *>(record + offset))[0] = value
 
 
+cdef bytes _PAIRS = b"".join(b"%02d" % _number for _number in range(100))
+cdef const char *PAIRS = _PAIRS
+
+
 cdef Py_ssize_t _digits(int64_t value, Py_ssize_t shift, char *out) noexcept:
     """The digits of ``value * 10**shift``; 0 has none. A negative shift cuts digits off."""
-    cdef char reversed_digits[32]
-    cdef Py_ssize_t count = 0, length = 0
+    cdef char text[DIGITS]
+    cdef Py_ssize_t begin = DIGITS, length
+    cdef uint64_t rest
     while value and shift < 0:
         value //= 10
         shift += 1
-    while value:
-        reversed_digits[count] = <char>(c'0' + value % 10)
-        value //= 10
-        count += 1
-    while count:
-        count -= 1
-        out[length] = reversed_digits[count]
-        length += 1
+    rest = <uint64_t>value
+    while rest >= 10:  # two by two
+        begin -= 2
+        memcpy(text + begin, PAIRS + rest % 100 * 2, 2)
+        rest //= 100
+    if rest:
+        begin -= 1
+        text[begin] = <char>(c'0' + rest)
+    elif begin < DIGITS and text[begin] == c'0':
+        begin += 1
+    length = DIGITS - begin
+    memcpy(out, text + begin, length)
     while length and shift > 0:
         out[length] = c'0'
         length += 1
