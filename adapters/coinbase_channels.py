@@ -98,15 +98,17 @@ class Statuses(Struct):
     products: list[ProductStatus]
 
 
-# The forms of fills and of tickers, as the venue writes them (``feed/template.pyx``); the product is put in.
+# The forms of fills and of tickers, as the venue writes them (``feed/template.pyx``); the product is put in. The
+# documentation has another order of members than recordings.
 MATCH_FORM: Final = (
-    '{"type":"match","trade_id":<id>,"maker_order_id":<any>,"taker_order_id":<any>,"side":"<maker>","size":"<size>",'
-    '"price":"<price>","product_id":"%s","sequence":<last>,"time":"<utc>"}'
+    '<members>{"type":"match","trade_id":<id>,"maker_order_id":<maybe>,"taker_order_id":<maybe>,"side":"<maker>",'
+    '"size":"<size>","price":"<price>","product_id":"%s","sequence":<last>,"time":"<utc>"}'
 )
 TICKER_FORM: Final = (
-    '{"type":"ticker","sequence":<last>,"product_id":"%s","price":<any>,"open_24h":<any>,"volume_24h":<any>,'
-    '"low_24h":<any>,"high_24h":<any>,"volume_30d":<any>,"best_bid":"<bid_price>","best_bid_size":"<bid_size>",'
-    '"best_ask":"<ask_price>","best_ask_size":"<ask_size>","side":<any>,"time":"<utc>","trade_id":<any>,"last_size":<any>}'
+    '<members>{"type":"ticker","sequence":<last>,"product_id":"%s","price":<maybe>,"open_24h":<maybe>,'
+    '"volume_24h":<maybe>,"low_24h":<maybe>,"high_24h":<maybe>,"volume_30d":<maybe>,"best_bid":"<bid_price>",'
+    '"best_bid_size":"<bid_size>","best_ask":"<ask_price>","best_ask_size":"<ask_size>","side":<maybe>,'
+    '"time":"<utc>","trade_id":<maybe>,"last_size":<maybe>}'
 )
 _TAKER: Final = {"buy": int(Aggressor.SELL), "sell": int(Aggressor.BUY)}
 """The aggressor, by the side of the maker."""

@@ -17,7 +17,9 @@ cdef class Route(Form):
 
 cdef class Place:
     cdef bytes prefix
+    cdef Py_ssize_t prefix_length
     cdef bytes behind
+    cdef Py_ssize_t behind_length
     cdef char stop
     cdef bint last
     cdef dict routes
@@ -28,6 +30,7 @@ cdef class Place:
 
 cdef class DirectRoutes:
     cdef tuple places
+    cdef Place only  # the place, if there is but one
     cdef readonly uint64_t taken
 
     cdef int take_staged(self, Py_ssize_t connection, bytes payload, Emit emit) except -1

@@ -49,6 +49,7 @@ class TradeRoute(Route):
         consecutive: bool = True,
     ) -> None: ...
 
+@final
 class Place:
     """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or
     behind the first ``behind`` that follows, or behind the last one in the message (``last``)."""

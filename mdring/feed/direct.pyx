@@ -228,13 +228,16 @@ cdef class TradeRoute(Route):
         return True
 
 
+@cython.final
 cdef class Place:
     """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or
     behind the first ``behind`` that follows, or behind the last one in the message (``last``)."""
 
     def __init__(self, str prefix not None, str stop not None = '"', *, str behind not None = "", bint last=False):
         self.prefix = prefix.encode()
+        self.prefix_length = len(self.prefix)
         self.behind = behind.encode()
+        self.behind_length = len(self.behind)
         self.stop = ord(stop)
         self.last = last
         self.routes = {}
@@ -250,13 +253,14 @@ cdef class Place:
 
     cdef Route find(self, const char *p, const char *end, Py_ssize_t connection):
         """The route of the message that stands between ``p`` and ``end``; None if there is none."""
-        cdef const char *key = p + len(self.prefix)
-        cdef const char *behind = self.behind
+        cdef const char *key = p + self.prefix_length
+        cdef const char *behind
         cdef const char *stop
-        cdef Py_ssize_t length = len(self.behind)
+        cdef Py_ssize_t length = self.behind_length
         if key >= end or memcmp(p, <const char *>self.prefix, key - p) != 0:
             return None
         if length:
+            behind = self.behind
             if self.last:
                 p = key
                 key = end - length
@@ -294,6 +298,7 @@ cdef class DirectRoutes:
         for place in self.places:
             if not isinstance(place, Place):
                 raise TypeError(f"a Place is wanted, not {place!r}")
+        self.only = self.places[0] if len(self.places) == 1 else None
 
     def add(self, str key not None, Route route not None, *, connection=None):
         """``Place.add`` of the first place."""
@@ -307,10 +312,13 @@ cdef class DirectRoutes:
         cdef const char *p = payload
         cdef const char *end = p + len(payload)
         cdef Route route = None
-        for place in self.places:
-            route = (<Place>place).find(p, end, connection)
-            if route is not None:
-                break
+        if self.only is not None:
+            route = self.only.find(p, end, connection)
+        else:
+            for place in self.places:
+                route = (<Place>place).find(p, end, connection)
+                if route is not None:
+                    break
         if route is None or not route.take(p, end, emit):
             return 0
         route.taken_ns = emit.ts_recv
