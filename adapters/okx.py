@@ -113,8 +113,8 @@ class Notice(Struct):
 
 # The forms of what comes most, as the venue writes them (``feed/direct.pyx``); the name of the instrument is put in.
 QUOTE_FORM: Final = (
-    '{"arg":{"channel":"bbo-tbt","instId":"%s"},"data":[{"asks":[["<ask_price>","<ask_size>",<any>,<any>]],'
-    '"bids":[["<bid_price>","<bid_size>",<any>,<any>]],"ts":"<time>","seqId":<last>}]}'
+    '{"arg":{"channel":"bbo-tbt","instId":"%s"},"data":[{"asks":[["<ask_price>","<ask_size>",<text>,<text>]],'
+    '"bids":[["<bid_price>","<bid_size>",<text>,<text>]],"ts":"<time>","seqId":<last>}]}'
 )
 TRADE_FORM: Final = (
     '{"arg":{"channel":"trades","instId":"%s"},"data":[{"instId":"%s","tradeId":"<id>","px":"<price>","sz":"<size>",'

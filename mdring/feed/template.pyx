@@ -11,6 +11,7 @@ outside the message it is given. Numbers are decimal digits as JSON has them, id
 
 ====================================  ==================================================================================
 ``any``                               a plain string, number, ``true``, ``false`` or ``null``, passed over
+``text``                              a plain string with its quotes, passed over: where decoding wants one
 ``time``                              a count of ``unit_ns``; 0 is no time, and not taken
 ``utc``                               the same as ``2023-10-06T17:35:55.440295Z``, with any number of digits
 ``stamp``                             a ``time`` that is the ``last`` id of a delta, too; it may not fall
@@ -58,6 +59,7 @@ from mdring.record import TRADE_ID_BYTES, Side, TradeIdFormat
 cdef enum:
     LITERAL
     ANY
+    TEXT
     WHOLE
     PRICE
     SIZE
@@ -75,7 +77,7 @@ cdef enum:
     ROWS
 
 _FIELDS = {
-    "any": (ANY, 0, FORM_PLAIN), "maybe": (ANY, 1, FORM_PLAIN), "time": (WHOLE, TIME, FORM_PLAIN),
+    "any": (ANY, 0, FORM_PLAIN), "text": (TEXT, 0, FORM_PLAIN), "maybe": (ANY, 1, FORM_PLAIN), "time": (WHOLE, TIME, FORM_PLAIN),
     "utc": (UTC, TIME, FORM_PLAIN), "first": (WHOLE, FIRST, FORM_PLAIN), "last": (WHOLE, LAST, FORM_PLAIN),
     "previous": (WHOLE, PREVIOUS, FORM_PLAIN), "id": (WHOLE, ID, FORM_PLAIN), "text_id": (TEXT_ID, 0, FORM_PLAIN),
     "number": (WHOLE, NUMBER, FORM_PLAIN), "first_fill": (WHOLE, FIRST_FILL, FORM_PLAIN),
@@ -393,7 +395,7 @@ cdef class Form:
                     return NULL
                 step = self.steps + step.stop
                 continue
-            elif not skip_plain(&p, end):
+            elif (step.kind == TEXT and (p == end or p[0] != c'"')) or not skip_plain(&p, end):
                 return NULL
             step += 1
         return p

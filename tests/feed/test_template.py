@@ -149,6 +149,14 @@ def test_value_that_is_not_plain_is_left(text: str) -> None:
     taken(QuoteRoute(form, channel(), chain), message, expected=False)
 
 
+def test_text_is_a_string_and_no_other_value() -> None:
+    form = '{"s":"B","x":<text>,"b":<bid_price>,"B":<bid_size>,"a":<ask_price>,"A":<ask_size>}'
+    chain = Chain()
+    chain.live = True
+    for text, is_string in (('"1.5"', True), ('""', True), ("1.5", False), ("null", False), ('"a', False), ("", False)):
+        taken(QuoteRoute(form, channel(), chain), f'{{"s":"B","x":{text},"b":1,"B":1,"a":2,"A":1}}', expected=is_string)
+
+
 def test_aggressor_is_the_other_side_of_the_maker() -> None:
     assert taken(trades_route(), fill(side="buy")).view(TRADE)["aggressor"][0] == Aggressor.SELL
     assert taken(trades_route(), fill(side="sell")).view(TRADE)["aggressor"][0] == Aggressor.BUY
