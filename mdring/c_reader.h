@@ -151,7 +151,8 @@ static inline uint64_t mdring_tape_poll(mdring_tape *tape, const mdring_filter *
     return mdring_poll(&tape->ring, &tape->reader, filter, (uint64_t *)out, room);
 }
 
-/* Sleep (futex) until the next record is there; false after `timeout_ns`, or when a signal came. */
+/* Sleep (futex) until the next record is there; false after `timeout_ns`, or when a signal came. Who is woken wakes two
+ * other consumers: the sequencer wakes no more than that. */
 static inline bool mdring_tape_wait(const mdring_tape *tape, uint64_t timeout_ns) {
     return mdring_wait(&tape->ring, tape->reader.next, MDRING_IDLE_BLOCK, 0, timeout_ns);
 }

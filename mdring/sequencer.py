@@ -85,6 +85,7 @@ class Sequencer:
             self._report()
         while self.do_work():
             pass
+        self._merge.tell_all()
         self._report()
 
     def _report(self) -> None:

@@ -35,6 +35,7 @@ cdef extern from "merge.h":
         MERGE_INTENT_WORDS "INTENT_WORDS"
     bint mdring_merge_recover(mdring_merge *) nogil
     int64_t mdring_merge_work(mdring_merge *) nogil
+    void mdring_merge_tell_all(mdring_merge *) nogil
     int64_t mdring_merge_run(mdring_merge *, mdring_idle, uint64_t, uint64_t) nogil
 
 INTENT_WORDS = <int>MERGE_INTENT_WORDS
@@ -122,3 +123,8 @@ cdef class Merge:
         with nogil:
             work = mdring_merge_run(&self.merge, idle, spin_ns, slice_ns)
         return self._check(work)
+
+    def tell_all(self):
+        """Wake all readers that sleep and do not know of the newest batch; ``do_work`` wakes none."""
+        with nogil:
+            mdring_merge_tell_all(&self.merge)

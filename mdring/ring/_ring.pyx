@@ -29,6 +29,7 @@ cdef extern from "wait.h":
     bint mdring_wait(const mdring_ring *, uint64_t, mdring_idle, uint64_t, uint64_t) nogil
     bint mdring_futex_wait(uint64_t *, uint64_t, uint64_t) nogil
     void mdring_futex_wake_all(uint64_t *) nogil
+    void mdring_pass_on(uint64_t *, uint64_t) nogil
     bint mdring_futex_wait_any(uint64_t **, const uint64_t *, unsigned int, uint64_t) nogil
     enum:
         MDRING_MAX_WAITERS
@@ -70,12 +71,13 @@ cdef int _check(Words words, Py_ssize_t index, bint write) except -1:
 def wait_any(list words, uint64_t timeout_ns):
     """Sleep until one of several words changes: a list of (Words, index, seen value), at most 128.
 
-    The low halves are compared. Returns at the time-out, too, and at once if a signal comes. Raises ValueError, and
-    OSError where the kernel (before Linux 5.16) cannot wait for several words.
+    The low halves are compared. Returns at the time-out, too, and at once if a signal comes. Wakes others who sleep
+    on what has changed, as each reader of a ring does. Raises ValueError, and OSError where the kernel (before Linux
+    5.16) cannot wait for several words.
     """
     cdef uint64_t *addresses[MDRING_MAX_WAITERS]
     cdef uint64_t seen[MDRING_MAX_WAITERS]
-    cdef unsigned int count = 0
+    cdef unsigned int i, count = 0
     cdef Words one
     cdef bint able
     if not 1 <= len(words) <= MDRING_MAX_WAITERS:
@@ -87,6 +89,8 @@ def wait_any(list words, uint64_t timeout_ns):
         count += 1
     with nogil:
         able = mdring_futex_wait_any(addresses, seen, count, timeout_ns)
+        for i in range(count):
+            mdring_pass_on(addresses[i], seen[i])
     if not able:
         raise OSError("this kernel cannot wait for several words (futex_waitv needs Linux 5.16)")
 

@@ -1,7 +1,8 @@
 """Idle strategies: what a loop does when its duty cycle found no work.
 
 Every loop of mdring is ``work = do_work(); if not work: idle``. The strategies trade CPU for wake-up
-latency; none of them costs the writer anything but ``block``, whose writer makes one system call per batch.
+latency; none of them costs the writer anything but ``block``. The sequencer then wakes two for each batch, whatever the
+number of those who sleep, and they wake the others.
 """
 
 from __future__ import annotations

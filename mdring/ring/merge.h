@@ -10,6 +10,12 @@
  * Killed anywhere, the tape itself tells a successor whether the batch of the newest intent happened: its cursor
  * stands either at the end of that batch or right before it. In the latter case the intent before it is the truth.
  * Two intents alternate, so one is always whole.
+ *
+ * Then readers are woken, at most two, whatever their number: they wake the others (row P6). Should all who were woken
+ * be stopped, killed or starved before they do, the next batch wakes two more. Comes none, two more are woken after
+ * MDRING_REMIND_NS, and all that are left after MDRING_REMIND_ALL_NS, which usually finds nobody: the only delay that
+ * readers can cause each other, and the only call whose cost can grow with their number. A sequencer that sleeps
+ * instead of yielding for so long skips the first reminder; one that backs off may be late by its longest pause.
  */
 #ifndef MDRING_MERGE_H
 #define MDRING_MERGE_H
@@ -30,6 +36,11 @@ enum { MDRING_MAX_SOURCES = 128, MDRING_MAX_POSITIONS = 256 };
 /* Words of an intent. */
 enum { INTENT_GENERATION, INTENT_FIRST, INTENT_COUNT, INTENT_POSITIONS, INTENT_WORDS = INTENT_POSITIONS + MDRING_MAX_POSITIONS };
 
+/* Who of those that sleep knows of the newest batch: perhaps not all; the same, and two were reminded; all. */
+typedef enum { MDRING_TOLD_SOME, MDRING_TOLD_SOME_TWICE, MDRING_TOLD_ALL } mdring_told;
+
+enum { MDRING_REMIND_NS = 100000, MDRING_REMIND_ALL_NS = 2000000 };
+
 typedef struct {
     mdring_ring tape;
     uint64_t tape_cursor;
@@ -40,6 +51,8 @@ typedef struct {
     uint64_t *waiting;    /* shared: 1 while the sequencer sleeps */
     uint64_t *latency;    /* shared: histogram of stamp - key, ns */
     uint64_t generation;
+    uint64_t told_ns;      /* CLOCK_MONOTONIC: when the newest batch was published */
+    mdring_told told;
     uint64_t key_offset;   /* byte offset of the merge key (ts_recv, ns) */
     uint64_t stamp_offset; /* byte offset of the stamp (ts_seq, ns) */
     uint64_t max_batch;    /* records; a single larger group still goes through whole */
@@ -167,6 +180,7 @@ static inline bool mdring_merge_recover(mdring_merge *merge) {
         merge->sources[i].position = truth == NULL ? 0 : truth[INTENT_POSITIONS + merge->sources[i].venue];
     }
     mdring_store_positions(merge);
+    merge->told = MDRING_TOLD_SOME; /* it may have published and died */
     return true;
 }
 
@@ -194,6 +208,28 @@ static inline void mdring_merge_block(mdring_merge *merge, uint64_t timeout_ns) 
     store_release_u64(merge->waiting, 0);
 }
 
+/* Wake all who sleep and do not know of the newest batch. */
+static inline void mdring_merge_tell_all(mdring_merge *merge) {
+    mdring_wake(merge->tape.cursor, merge->tape_cursor, MDRING_WAKE_EVERYBODY);
+    merge->told = MDRING_TOLD_ALL;
+}
+
+static inline void mdring_merge_tell(mdring_merge *merge, mdring_told told_if_more) {
+    bool all = mdring_wake(merge->tape.cursor, merge->tape_cursor, MDRING_WAKE_LIMIT) < MDRING_WAKE_LIMIT;
+    merge->told = all ? MDRING_TOLD_ALL : told_if_more; /* sync: P6 */
+}
+
+/* Nothing has come: remind those who should know of the newest batch by now. */
+static inline void mdring_merge_remind(mdring_merge *merge, uint64_t now) {
+    uint64_t age = now - merge->told_ns;
+    if (merge->told == MDRING_TOLD_ALL) return;
+    if (age >= MDRING_REMIND_ALL_NS) {
+        mdring_merge_tell_all(merge);
+    } else if (age >= MDRING_REMIND_NS && merge->told == MDRING_TOLD_SOME) {
+        mdring_merge_tell(merge, MDRING_TOLD_SOME_TWICE);
+    }
+}
+
 /* Duty cycles for `slice_ns`, idling by a strategy as mdring_wait does; returns as mdring_merge_work does, summed up. */
 static inline int64_t mdring_merge_run(mdring_merge *merge, mdring_idle idle, uint64_t spin_ns, uint64_t slice_ns) {
     uint64_t start = mdring_clock_ns(CLOCK_MONOTONIC), busy = start, now = start, pause_ns = MDRING_BACKOFF_MIN_NS;
@@ -202,13 +238,14 @@ static inline int64_t mdring_merge_run(mdring_merge *merge, mdring_idle idle, ui
         int64_t work = mdring_merge_work(merge);
         if (work < 0) return work;
         if (work > 0) {
-            mdring_futex_wake_all(merge->tape.cursor);
+            mdring_merge_tell(merge, MDRING_TOLD_SOME);
+            merge->told_ns = busy = now;
             total += work;
-            busy = now;
             pause_ns = MDRING_BACKOFF_MIN_NS;
         }
         if (now - start >= slice_ns) return total;
         if (work > 0) continue;
+        mdring_merge_remind(merge, now);
         if (idle == MDRING_IDLE_SPIN) {
             cpu_relax();
         } else if (idle == MDRING_IDLE_YIELD || now - busy < spin_ns) {
@@ -218,7 +255,10 @@ static inline int64_t mdring_merge_run(mdring_merge *merge, mdring_idle idle, ui
             nanosleep(&pause, NULL);
             pause_ns = pause_ns * 2 < MDRING_BACKOFF_MAX_NS ? pause_ns * 2 : MDRING_BACKOFF_MAX_NS;
         } else {
-            mdring_merge_block(merge, slice_ns - (now - start));
+            uint64_t timeout_ns = slice_ns - (now - start);
+            if (merge->told != MDRING_TOLD_ALL && timeout_ns > MDRING_REMIND_ALL_NS - (now - merge->told_ns))
+                timeout_ns = MDRING_REMIND_ALL_NS - (now - merge->told_ns);
+            mdring_merge_block(merge, timeout_ns);
         }
     }
 }

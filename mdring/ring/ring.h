@@ -3,7 +3,7 @@
  *   seq starts at 1; slot = seq & mask; word 0 of a slot holds its record's seq, 0 while it is written.
  *   A zero-filled segment is therefore a valid empty ring.
  *
- * Which access pairs with which (P1..P5; each line of code below names its row):
+ * Which access pairs with which (P1..P6; each line of code below names its row):
  *
  *   row  word              writer                          reader                        guarantees
  *   P1   slot word 0       seq, release, when the record   acquire, before the copy      a reader that sees seq sees
@@ -16,6 +16,9 @@
  *                                                                                        is not seq means: lapped
  *   P5   cursor / waiting  store, full fence, load         store, full fence, load       no wake-up is missed (the futex
  *                                                                                        call compares the cursor again)
+ *   P6   cursor            store, then FUTEX_WAKE of at    FUTEX_WAIT; woken: acquire,   who sleeps and has not seen the
+ *                          most two; the rest if nothing   then FUTEX_WAKE of at most    cursor is woken, whoever else is
+ *                          comes (merge.h)                 two, before all else          stopped or killed (wait.h)
  *
  * The ring knows the place and meaning of one field of a record besides word 0: the flags byte and its LAST
  * bit, which ends an event group. Both are given at run time. Word 0 is little-endian like all of a segment.

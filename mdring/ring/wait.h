@@ -1,7 +1,15 @@
 /* Waiting for a ring's next record: idle strategies, and the futex on the cursor's low half.
  *
- * FUTEX_WAIT needs no write access, so a blocked reader of a read-only mapping burns no CPU and still
- * registers nowhere. Words are compared by the kernel before it sleeps: no wake-up is missed (row P5).
+ * Neither FUTEX_WAIT nor FUTEX_WAKE needs write access, so a blocked reader of a read-only mapping burns no CPU and
+ * still registers nowhere. Words are compared by the kernel before it sleeps: no wake-up is missed (row P5).
+ *
+ * To wake a sleeper costs the waker some microseconds, and the writer must not pay for every reader. It wakes at most
+ * MDRING_WAKE_LIMIT for each batch, and each reader that is woken and finds the cursor moved wakes as many before it
+ * does anything else (row P6): all are awake after a number of steps that grows with the logarithm of theirs. The
+ * kernel keeps sleepers in the order in which they came, so those who have waited longest are woken first; those who
+ * have seen the newest cursor are left asleep (mdring_wake_bits). A reader that is killed or stopped while it sleeps
+ * leaves the kernel's queue and takes no wake-up with it. One that is stopped after it was woken and before it has
+ * passed that on only matters if all that are awake are: the sequencer looks after those that sleep on (merge.h).
  */
 #ifndef MDRING_WAIT_H
 #define MDRING_WAIT_H
@@ -43,6 +51,35 @@ static inline bool mdring_futex_wait(uint64_t *word, uint64_t seen, uint64_t tim
 
 static inline void mdring_futex_wake_all(uint64_t *word) {
     syscall(SYS_futex, mdring_futex_word(word), FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+enum { MDRING_WAKE_LIMIT = 2, MDRING_WAKE_EVERYBODY = INT_MAX };
+
+/* What a sleeper that has seen a cursor is known by in the kernel: 27 bits of it, and how many of these are 0 (a Berger
+ * code). The bits of one cursor are never all among those of another, unless the two differ by a multiple of 2^27. */
+static inline uint32_t mdring_wake_bits(uint64_t seen) {
+    uint32_t low = (uint32_t)seen & 0x7ffffffu;
+    return low << 5 | (uint32_t)(27 - __builtin_popcount(low));
+}
+
+/* Wake at most `limit` of those who sleep on a ring's cursor and have not seen it at `newest`; returns how many. */
+static inline int mdring_wake(uint64_t *cursor, uint64_t newest, int limit) {
+    return (int)syscall(SYS_futex, mdring_futex_word(cursor), FUTEX_WAKE_BITSET, limit, NULL, NULL,
+                        ~mdring_wake_bits(newest));
+}
+
+/* For a reader that was woken. Without news it must not: two of them could wake each other for ever. */
+static inline void mdring_pass_on(uint64_t *cursor, uint64_t seen) {
+    uint64_t newest = load_acquire_u64(cursor);
+    if (newest != seen) mdring_wake(cursor, newest, MDRING_WAKE_LIMIT); /* sync: P6 */
+}
+
+/* Sleep while a ring's cursor is what was seen, until `deadline_ns` (CLOCK_MONOTONIC) or a signal. */
+static inline void mdring_cursor_wait(uint64_t *cursor, uint64_t seen, uint64_t deadline_ns) {
+    struct timespec deadline = mdring_timespec(deadline_ns);
+    long result = syscall(SYS_futex, mdring_futex_word(cursor), FUTEX_WAIT_BITSET, (uint32_t)seen, &deadline, NULL,
+                          mdring_wake_bits(seen));
+    if (result == 0) mdring_pass_on(cursor, seen);
 }
 
 #ifndef SYS_futex_waitv
@@ -92,7 +129,7 @@ static inline bool mdring_wait(const mdring_ring *ring, uint64_t seq, mdring_idl
         } else {
             uint64_t seen = load_acquire_u64(ring->cursor);
             if (mdring_presence_of(ring, seq) != MDRING_NOT_YET) return true; /* sync: P5 */
-            mdring_futex_wait(ring->cursor, seen, timeout_ns - waited);
+            mdring_cursor_wait(ring->cursor, seen, start + timeout_ns);
             return mdring_presence_of(ring, seq) != MDRING_NOT_YET;
         }
     }

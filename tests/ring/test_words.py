@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +114,26 @@ def test_wake_ends_a_wait(words: Words) -> None:
     waker = threading.Thread(target=wake_until_noticed)
     waker.start()
     words.wait(0, 0, 3600 * SECOND_NS)
+    ended.set()
+    waker.join()
+
+
+def test_who_may_only_read_a_word_can_wait_for_it_and_wake_others(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_bytes(bytes(mmap.PAGESIZE))
+    with path.open("rb") as file:
+        readers = [Words(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), 0, 1) for _ in range(2)]
+    with pytest.raises(TypeError):
+        readers[1].store(0, 1)
+    ended = threading.Event()
+
+    def wake_until_noticed() -> None:
+        while not ended.wait(0.001):
+            readers[1].wake(0)
+
+    waker = threading.Thread(target=wake_until_noticed)
+    waker.start()
+    readers[0].wait(0, 0, 3600 * SECOND_NS)
     ended.set()
     waker.join()
 

@@ -132,7 +132,7 @@ static void *write_all(void *unused) {
             cursor = mdring_publish(&ring, cursor, records, count);
         }
         if (cursor != load_acquire_u64(ring.cursor)) forbidden("WRONG_CURSOR", cursor, load_acquire_u64(ring.cursor));
-        mdring_futex_wake_all(ring.cursor);
+        mdring_wake(ring.cursor, cursor, MDRING_WAKE_LIMIT);
         if (draw(&random, 8) == 0) sched_yield();
     }
     return NULL;

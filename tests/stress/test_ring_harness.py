@@ -48,7 +48,11 @@ def build_harness(folder: Path, how: Build, *flags: str, mutation: Mutation | No
 
 
 def run_harness(program: Path, how: Build, mode: str, records: int, seed: int = 1) -> subprocess.CompletedProcess[str]:
-    command: list[str | Path] = [program, mode, str(records), "4", str(SLOTS), str(seed)]
+    return run_program(how, program, mode, str(records), "4", str(SLOTS), str(seed))
+
+
+def run_program(how: Build, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run what was built so."""
     ended = run(tool(how.runner), *command) if how.runner else run(*command)
     if "unexpected memory mapping" in ended.stderr:  # ThreadSanitizer where addresses are very random
         ended = run(tool("setarch"), platform.machine(), "--addr-no-randomize", *command)
