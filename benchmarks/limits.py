@@ -67,6 +67,11 @@ def line_round_trips(rounds: int, cores: list[int | None]) -> npt.NDArray[np.uin
     return _pingpong("pingpong_line", 4096, [], rounds, cores)
 
 
+def two_lines_round_trips(rounds: int, cores: list[int | None]) -> npt.NDArray[np.uint64]:
+    """Round trips of two bare lines each way, each time others: the limit of records of 128 bytes, ns."""
+    return _pingpong("pingpong_lines", 2 * _RING_SLOTS * 128, [ctypes.c_uint64(_RING_SLOTS)], rounds, cores)
+
+
 def native_ring_round_trips(rounds: int, cores: list[int | None]) -> npt.NDArray[np.uint64]:
     """Round trips of one record each way through two rings, all in C, ns."""
     return _pingpong("pingpong_ring", 2 * (128 + _RING_SLOTS * 128), [ctypes.c_uint64(_RING_SLOTS)], rounds, cores)

@@ -6,7 +6,8 @@
         ▲                                                      │
         └───────── Reader.poll ◀── ring ◀── Writer.publish ────┘           round trip
 
-Limits in the same run: a bare cache line sent to and fro in C, and memcpy over the same working set.
+Limits in the same run: one bare cache line sent to and fro in C, the two lines that a record has, walking through
+memory as a ring does, and memcpy over the same working set.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _CURSOR, _DATA = 0, 4096
 MAX_BATCH: Final = 1024
 BATCHES: Final = (1, 8, 64, 512)
 PEER_BATCHES: Final = (1, 64)
+NATIVE_TURNS: Final = 5
+TARGET_TO_LINE: Final = 1.3
 BATCH_AXIS: Final = "records in a batch"
 ZEROMQ: Final = ("zeromq-pair", "zeromq-pair-spinning", "zeromq-pub-sub")
 _LAST: Final = {"flags_offset": offset_of("flags"), "last_flag": int(Flags.LAST)}
@@ -215,16 +218,29 @@ def round_trip(count: int, cores: list[int | None]) -> Result:
 
 
 def native(rounds: int, cores: list[int | None]) -> list[Result]:
-    """The native core against the bare cache line."""
-    line = limits.line_round_trips(rounds, cores) / 1000
-    ring = limits.native_ring_round_trips(rounds, cores) / 1000
+    """The native core against bare cache lines: one, and the two that a record has. By turns, as two virtual cores may
+    be near one another at one time and far at another; the ratios are those of turns."""
+    few = max(rounds // NATIVE_TURNS, 100)
+    turns = [
+        tuple(
+            measured(few, cores) / 1000
+            for measured in (limits.line_round_trips, limits.two_lines_round_trips, limits.native_ring_round_trips)
+        )
+        for _ in range(NATIVE_TURNS)
+    ]
+    line, lines, ring = (np.concatenate(measured) for measured in zip(*turns, strict=True))
+    medians = np.array([[float(np.median(times)) for times in turn] for turn in turns])
+    to_line, to_lines = np.median(medians[:, 2:] / medians[:, :2], axis=0).tolist()
     tcp = limits.tcp_round_trips(max(rounds // 10, 100), cores) / 1000
-    bare = float(np.median(line))
     return [
         latency("round trip, bare cache line (C)", line),
-        latency("round trip, native core (C)", ring, limit=bare, limit_name="cache line", target=1.3 * bare),
+        latency("round trip, two bare lines, each time others (C)", lines, limit=float(np.median(line)),
+                limit_name="cache line"),
+        latency("round trip, native core (C)", ring, limit=float(np.median(lines)), limit_name="two lines"),
+        Result(name="  ÷ bare cache line", value=to_line, unit="×", target=TARGET_TO_LINE),
+        Result(name="  ÷ two bare lines", value=to_lines, unit="×"),
         latency("round trip, bare loopback TCP, 200 bytes", tcp),
-    ]
+    ]  # fmt: skip
 
 
 def peer_one_way(name: str, count: int, cores: list[int | None]) -> Result:
