@@ -23,7 +23,7 @@ from typing import Final
 from mdring import log
 from mdring.config import from_json
 from mdring.counters import INTENTS_WORD, POSITIONS_WORD, WAITING_WORD, Counter, Counters, Histogram
-from mdring.process import accept_stop, die_with_parent, pin_to_core
+from mdring.process import accept_stop, die_with_parent, pin_to_core, short_turns
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._merge import Merge
@@ -123,7 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     accept_stop()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the supervisor orders the stop
     logger.info("sequencing from seq %d", sequencer.cursor + 1)
-    sequencer.run(idle_strategy(config.sequencer.idle, config.sequencer.spin_us))
+    with short_turns():
+        sequencer.run(idle_strategy(config.sequencer.idle, config.sequencer.spin_us))
     logger.info("stopped at seq %d", sequencer.cursor)
     return 0
 

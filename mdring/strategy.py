@@ -31,6 +31,7 @@ from mdring.callbacks import Callbacks, Columns
 from mdring.consumer import Batch, Consumer, Patterns, Start, attach
 from mdring.delivery import Delivery
 from mdring.event import BBO_COLUMNS, STATUS_COLUMNS, TRADE_COLUMNS, Bbo, Event, Status, Trade
+from mdring.process import short_turns
 from mdring.record import Kind
 from mdring.run_folder import RUNS_DIRECTORY
 from mdring.selection import BOOK_KINDS
@@ -151,7 +152,7 @@ class _Driver:
 
     def drive(self) -> None:
         """Until the run ends or the strategy is stopped."""
-        with _stopped_by_signals():
+        with _stopped_by_signals(), short_turns():
             try:
                 self._strategy.on_start()
                 self._loop()

@@ -59,6 +59,7 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "book": ("book", "record", "ring", "instrument", "run_folder"),
     "book.keeper": (*FOUNDATION, "book"),
     **dict.fromkeys(CONSUMING[:-2], (*CONSUMING, "record", "instrument", "counters", "ring", "run_folder")),
+    "strategy": (*CONSUMING, "record", "ring", "run_folder", "process"),
     "journal": ("record", "instrument", "ring", "run_folder", "consumer"),
     "relay": ("record", "instrument", "ring", "run_folder", "counters", "consumer", "config", "log", "process"),
     "c_header": ("record", "instrument", "ring", "run_folder"),

@@ -58,7 +58,7 @@ from mdring.feed.subscriptions import AdapterMaker, Resolved, adapter_maker, lea
 from mdring.feed.transport import Timeouts, tls_for
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.instrument import Instrument, InstrumentTable
-from mdring.process import accept_stop, die_with_parent, pin_to_core
+from mdring.process import accept_stop, die_with_parent, pin_to_core, short_turns
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
 from mdring.run_folder import RunFolder, rest_budgets
@@ -384,7 +384,8 @@ def main(arguments: list[str] | None = None) -> int:
     control = socket.socket(fileno=options.control_fd)
     control.setblocking(False)
     # Measured from the wire to the callback: a tenth sooner than asyncio's own loop.
-    uvloop.run(_run(Worker(folder, config, venue, adapter_maker(venue), control), venue.idle))
+    with short_turns():
+        uvloop.run(_run(Worker(folder, config, venue, adapter_maker(venue), control), venue.idle))
     logger.info("stopped")
     return 0
 
