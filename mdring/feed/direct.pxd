@@ -15,6 +15,16 @@ cdef class Route(Form):
     cdef int take(self, const char *p, const char *end, Emit emit) except -1
 
 
+cdef class Names:
+    cdef list names
+    cdef list routes
+    cdef Py_ssize_t mask
+    cdef Py_ssize_t count
+
+    cdef Py_ssize_t slot(self, const char *name, Py_ssize_t length) noexcept
+    cdef Route get(self, const char *name, Py_ssize_t length)
+
+
 cdef class Place:
     cdef bytes prefix
     cdef Py_ssize_t prefix_length
@@ -22,7 +32,7 @@ cdef class Place:
     cdef Py_ssize_t behind_length
     cdef char stop
     cdef bint last
-    cdef dict routes
+    cdef Names routes
     cdef dict routes_of
 
     cdef Route find(self, const char *p, const char *end, Py_ssize_t connection)

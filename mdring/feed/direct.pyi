@@ -50,6 +50,14 @@ class TradeRoute(Route):
     ) -> None: ...
 
 @final
+class Names:
+    """Routes by name, found without making an object of the name: open addressing, at most half full."""
+
+    def __init__(self) -> None: ...
+    def add(self, name: bytes, route: Route) -> bool:
+        """Add a route; whether there was none of this name."""
+
+@final
 class Place:
     """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or
     behind the first ``behind`` that follows, or behind the last one in the message (``last``)."""

@@ -20,8 +20,8 @@ Part of the worker. ``DirectPath`` does all that the driver does for such a mess
 """
 
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memchr, memcmp, memset
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 from mdring.feed.emit cimport Channel
 from mdring.feed.template cimport (
@@ -35,6 +35,10 @@ cdef extern from "string.h" nogil:
 
 cdef int BUY = Aggressor.BUY
 cdef int SELL = Aggressor.SELL
+# An odd number of 64 bits that look random.
+cdef uint64_t MIX = 0x9E3779B97F4A7C15
+# The record has four bytes for how many fills a trade merges.
+cdef int64_t MOST_FILLS = 0xFFFFFFFF
 
 NOT_TAKEN = 0
 TAKEN = 1
@@ -206,7 +210,7 @@ cdef class TradeRoute(Route):
         elif self.present & (1u << LAST_FILL):
             venue_seq = values.numbers[LAST_FILL]
             fills = venue_seq - values.numbers[FIRST_FILL] + 1
-        if first < 0 or not 0 < fills < 2**32:
+        if first < 0 or fills < 1 or fills > MOST_FILLS:
             return False
         if self.consecutive:
             if first != chain.due and chain.due >= 0:
@@ -229,6 +233,58 @@ cdef class TradeRoute(Route):
 
 
 @cython.final
+cdef class Names:
+    """Routes by name, found without making an object of the name: open addressing, at most half full."""
+
+    def __init__(self):
+        self.mask = 7
+        self.names = [None] * 8
+        self.routes = [None] * 8
+
+    cdef Py_ssize_t slot(self, const char *name, Py_ssize_t length) noexcept:
+        """Where a name is, or would be."""
+        cdef uint64_t mixed = <uint64_t>length, word
+        cdef Py_ssize_t at = 0
+        cdef bytes found
+        while length - at >= 8:
+            memcpy(&word, name + at, 8)
+            mixed = (mixed ^ word) * MIX
+            mixed ^= mixed >> 29
+            at += 8
+        word = 0
+        memcpy(&word, name + at, length - at)
+        mixed = (mixed ^ word) * MIX
+        at = <Py_ssize_t>(mixed ^ mixed >> 32) & self.mask
+        while True:
+            found = <bytes>self.names[at]
+            if found is None or (len(found) == length and memcmp(<const char *>found, name, length) == 0):
+                return at
+            at = (at + 1) & self.mask
+
+    cdef Route get(self, const char *name, Py_ssize_t length):
+        """The route of a name; None: there is none."""
+        return <Route>self.routes[self.slot(name, length)]
+
+    def add(self, bytes name not None, Route route not None):
+        """Add a route; whether there was none of this name."""
+        cdef Py_ssize_t at = self.slot(name, len(name))
+        if self.names[at] is not None:
+            return False
+        self.names[at] = name
+        self.routes[at] = route
+        self.count += 1
+        if 2 * self.count > self.mask:
+            before = [pair for pair in zip(self.names, self.routes) if pair[0] is not None]
+            self.mask = 2 * self.mask + 1
+            self.names = [None] * (self.mask + 1)
+            self.routes = [None] * (self.mask + 1)
+            self.count = 0
+            for pair in before:
+                self.add(pair[0], pair[1])
+        return True
+
+
+@cython.final
 cdef class Place:
     """Where messages that begin with ``prefix`` name their stream: up to the next ``stop``, directly behind that, or
     behind the first ``behind`` that follows, or behind the last one in the message (``last``)."""
@@ -240,16 +296,14 @@ cdef class Place:
         self.behind_length = len(self.behind)
         self.stop = ord(stop)
         self.last = last
-        self.routes = {}
+        self.routes = Names()
         self.routes_of = {}
 
     def add(self, str key not None, Route route not None, *, connection=None):
         """Take the messages of a stream, on any connection or on one. Not for two routes of one key."""
-        routes = self.routes if connection is None else self.routes_of.setdefault(connection, {})
-        encoded = key.encode()
-        if encoded in routes:
+        routes = self.routes if connection is None else self.routes_of.setdefault(connection, Names())
+        if not routes.add(key.encode(), route):
             raise ValueError(f"there is a route of {key!r} already")
-        routes[encoded] = route
 
     cdef Route find(self, const char *p, const char *end, Py_ssize_t connection):
         """The route of the message that stands between ``p`` and ``end``; None if there is none."""
@@ -257,6 +311,7 @@ cdef class Place:
         cdef const char *behind
         cdef const char *stop
         cdef Py_ssize_t length = self.behind_length
+        cdef Route found
         if key >= end or memcmp(p, <const char *>self.prefix, key - p) != 0:
             return None
         if length:
@@ -276,13 +331,12 @@ cdef class Place:
         stop = <const char *>memchr(key, self.stop, end - key)
         if stop == NULL:
             return None
-        name = key[:stop - key]
-        found = self.routes.get(name)
+        found = self.routes.get(key, stop - key)
         if found is None and self.routes_of:
             routes = self.routes_of.get(connection)
             if routes is not None:
-                found = routes.get(name)
-        return <Route>found
+                found = (<Names>routes).get(key, stop - key)
+        return found
 
 
 @cython.final

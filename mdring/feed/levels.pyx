@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Arrays of price levels, ``[["price","size", …], …]`` or another of the forms that venues have, straight into records.
 
-``emit.pyx`` calls it for arrays that a JSON decoder has left raw, ``direct.pyx`` for those of messages that nothing else
-decodes. A record is known only as a pattern to copy and some offsets. No function here reads a byte outside the text it
-is given, and numbers are those of ``fixed.pyx``. Part of the worker.
+``emit.pyx`` calls it for arrays that a JSON decoder has left raw, ``template.pyx`` for those of messages that nothing
+else decodes. A record is known only as a pattern to copy and some offsets. No function here reads a byte outside the
+text it is given, and numbers are those of ``fixed.pyx``. Part of the worker.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t

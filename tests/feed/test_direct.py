@@ -183,6 +183,22 @@ def test_more_levels_than_the_stage_had_room_for() -> None:
     assert found["price"].tolist() == [100 * price for price in range(1, 3000)]
 
 
+def test_each_of_thousands_of_streams_finds_its_own_route() -> None:
+    routes, emit = DirectRoutes('{"s":"', '"'), Emit(4)
+    names = [f"{'x' * (number % 30)}{number}" for number in range(5000)]
+    for number, name in enumerate(names):
+        chain = quotes(0)
+        routes.add(
+            name, QuoteRoute(QUOTE.replace('"B"', f'"{name}"', 1), Channel(name, number, 1, -2, -3), chain, unit_ns=1)
+        )
+    for number, name in enumerate(names):
+        assert routes.take(0, f'{{"s":"{name}","u":1,"b":"1","B":"2","a":"2","A":"1"}}'.encode(), emit)
+        assert emit.drain()["instrument_id"].tolist() == [number]
+        assert not routes.take(0, f'{{"s":"{name}y","u":1,"b":"1","B":"2","a":"2","A":"1"}}'.encode(), emit)
+    with pytest.raises(ValueError, match="already"):
+        routes.add(names[4321], QuoteRoute(QUOTE, channel(), quotes(0), unit_ns=1))
+
+
 def test_template_with_unknown_fields_and_second_route_of_a_key_are_errors() -> None:
     with pytest.raises(ValueError, match="colour"):
         QuoteRoute('{"s":"B","c":<colour>}', channel(), Chain(), unit_ns=1)
