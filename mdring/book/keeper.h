@@ -9,7 +9,9 @@
  * Books that changed since their checkpoint wait in a queue in the order of the first change that the checkpoint
  * lacks. So the head of the queue decides the floor. A queue that was `half` a span long is written once while half a
  * span of records goes by, so the floor stays within a span of the position, and a book that changes all the time is
- * written once per half a span, not more.
+ * written once per half a span, not more. A joiner replays what lies above the floor: where the tape is long, or books
+ * are few, half a span is therefore no more than MDRING_CHECKPOINT_LAG records or MDRING_CHECKPOINT_EVERY for each book
+ * in the queue, whichever is more, which bounds the keeper's work to one checkpoint for so many records.
  *
  * A keeper that was killed anywhere leaves whole rows and checkpoints. Its successor takes the records and connections
  * from the rows, the books from the checkpoints, and applies to each what the tape has above the floor and what it
@@ -22,6 +24,8 @@
 #include "kept.h"
 #include "rows.h"
 #include "wait.h"
+
+enum { MDRING_CHECKPOINT_LAG = 8192, MDRING_CHECKPOINT_EVERY = 8 };
 
 typedef struct {
     mdring_kept_layout layout;
@@ -285,6 +289,9 @@ static inline void mdring_keeper_write_checkpoint(mdring_keeper *keeper) {
 /* Write what is due after `taken` more records, and let the floor rise. */
 static inline void mdring_keeper_checkpoint(mdring_keeper *keeper, uint64_t taken) {
     uint64_t half = keeper->span / 2;
+    uint64_t enough = MDRING_CHECKPOINT_EVERY * keeper->dirty_count;
+    if (enough < MDRING_CHECKPOINT_LAG) enough = MDRING_CHECKPOINT_LAG;
+    if (half > enough) half = enough;
     uint64_t allowed = 1 + keeper->dirty_count * taken / half;
     while (keeper->first_dirty != 0) {
         uint64_t lag = keeper->position - keeper->kept[keeper->first_dirty].dirty_since;
