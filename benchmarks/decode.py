@@ -35,8 +35,9 @@ from benchmarks._harness import Part, Result, console, measure, require
 from benchmarks._run_folder import attach_ring, open_reader, run_folder
 from benchmarks.peers import environment
 from mdring.book import BookSet
-from mdring.capture import CaptureEvent, Responses, learn_metadata, read_capture
+from mdring.capture import CaptureEvent, read_capture
 from mdring.counters import POSITIONS_WORD, Counter, Counters
+from mdring.decode import Responses, learn_metadata
 from mdring.feed.adapter import (
     Adapter,
     Fetch,

@@ -19,17 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdring import capture
+from mdring import decode as decoding
 from mdring.adapters.binance import BinanceAdapter
-from mdring.capture import (
-    CaptureError,
-    CaptureEvent,
-    CaptureWriter,
-    DecodedInstrument,
-    DecodeSummary,
-    answers,
-    decode_capture,
-    read_capture,
-)
+from mdring.capture import CaptureError, CaptureEvent, CaptureWriter, read_capture
+from mdring.decode import DecodedInstrument, DecodeSummary, answers, decode_capture
 from mdring.feed.adapter import Fetch, InstrumentInfo, Response, Subscription
 from mdring.feed.fixed import to_decimal
 from mdring.record import BBO, RECORD, STATUS, TRADE, UNDEFINED_PRICE, DataType, Flags, Kind, Reason, Side, State
@@ -281,7 +274,7 @@ class Elsewhere(BinanceAdapter):
 def test_list_that_the_capture_lacks_is_answered_as_a_server_would_so_that_the_adapter_looks_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "load_adapter", lambda name: Elsewhere)
+    monkeypatch.setattr(decoding, "load_adapter", lambda name: Elsewhere)
     summary, _ = decode(tmp_path, [INFO, OPEN, *frames(3, 1), answer(10)])
     assert summary.books_in_sync == 1
     monkeypatch.setattr(Elsewhere, "older", "v2")
@@ -309,7 +302,7 @@ def test_unknown_adapter_and_wrong_option_are_errors_of_the_caller(tmp_path: Pat
 def test_stage_is_written_out_as_it_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = [INFO, OPEN, *frames(3, 1, 2), answer(10), *frames(11, 3, 4, 5, 6)]
     _, whole = decode(tmp_path, events)
-    monkeypatch.setattr(capture, "STAGED_RECORDS", 1)
+    monkeypatch.setattr(decoding, "STAGED_RECORDS", 1)
     _, pieces = decode(tmp_path, events)
     np.testing.assert_array_equal(whole, pieces)
 

@@ -15,11 +15,12 @@ from msgspec import to_builtins
 from rich.table import Table
 from rich.text import Text
 
-from mdring.capture import CaptureError, DecodeSummary, decode_capture
+from mdring.capture import CaptureError
 from mdring.cli.arguments import add_config
 from mdring.cli.failure import CommandFailed
 from mdring.cli.output import make_console, print_json
 from mdring.config import Config, VenueConfig, load
+from mdring.decode import DecodeSummary, decode_capture
 from mdring.feed.adapter import Endpoints
 from mdring.feed.subscriptions import wishes_of
 

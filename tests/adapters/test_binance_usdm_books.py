@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdring.capture import CaptureEvent, CaptureWriter, decode_capture
+from mdring.capture import CaptureEvent, CaptureWriter
+from mdring.decode import decode_capture
 from mdring.feed.adapter import (
     Endpoints,
     Fetch,

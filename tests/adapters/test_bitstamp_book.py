@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdring.capture import decode_capture, read_capture
+from mdring.capture import read_capture
+from mdring.decode import decode_capture
 from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import (
     Fetch,

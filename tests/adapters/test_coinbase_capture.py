@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from mdring.capture import decode_capture, read_capture
+from mdring.capture import read_capture
+from mdring.decode import decode_capture
 from mdring.feed.adapter import Subscription
 from mdring.feed.fixed import time_ns, to_decimal
 from mdring.record import BBO, LEVEL, TRADE, Aggressor, DataType, Flags, Kind, Side

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from mdring.adapters.deribit import DeribitAdapter, DeribitOptions
-from mdring.capture import decode_capture
+from mdring.decode import decode_capture
 from mdring.feed.adapter import (
     Acknowledged,
     Fetch,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from mdring.adapters.okx import OkxAdapter, OkxOptions
-from mdring.capture import decode_capture
+from mdring.decode import decode_capture
 from mdring.emulator.faults import FaultKind
 from mdring.feed.adapter import (
     Acknowledged,
