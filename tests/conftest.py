@@ -20,7 +20,7 @@ from mdring.run_folder import RUNS_DIRECTORY, rest_budgets
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "mdring-tests-"
-OWNER = re.compile(r"mdring-(?:test|bench)-(\d+)-")
+OWNER = re.compile(r"mdring-(?:tests|test|bench)-(\d+)(?:-|$)")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,16 +41,16 @@ def _is_alive(pid: int) -> bool:
 
 
 def _remove_folders_of_dead_sessions() -> None:
-    for folder in SHARED_MEMORY.glob(f"{PREFIX}*"):
-        owner = folder.name.removeprefix(PREFIX)
-        if owner.isdecimal() and not _is_alive(int(owner)):
+    for folder in SHARED_MEMORY.glob("mdring-*"):
+        owner = OWNER.match(folder.name)
+        if owner is not None and not _is_alive(int(owner[1])):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_of_another_process(name: str) -> bool:
-    """Whether a folder is named for a living process that is not this one: of a session or a bench beside this one."""
+    """Whether a folder is named for a process that is not this one: of a session or a bench beside this one."""
     owner = OWNER.match(name)
-    return owner is not None and int(owner[1]) != os.getpid() and _is_alive(int(owner[1]))
+    return owner is not None and int(owner[1]) != os.getpid()
 
 
 def _folders() -> set[Path]:
