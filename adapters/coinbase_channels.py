@@ -27,12 +27,13 @@ from msgspec import Meta, Struct
 
 from mdring.adapters.coinbase_metadata import is_trading
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response, UnknownMessages
-from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
-from mdring.feed.id_sequence import IdSequence, Step
+from mdring.feed.id_sequence import Step
+from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import pause_s
-from mdring.record import Aggressor, DataType, Flags, Reason, State
+from mdring.feed.trade_sequence import TradeSequence
+from mdring.record import Aggressor, Flags, Reason, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload. Numbers beyond 64 bits are refused when they are to be stored: OverflowError.
@@ -131,8 +132,7 @@ class Trades:
         self._channel = channel
         self._connection = connection
         self._url = f"{rest_url.rstrip('/')}/products/{quote(channel.instrument)}/trades"
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
         self._counted = -1  # last_trade_id of the last heartbeat
 
     def on_connect(self) -> None:
@@ -142,21 +142,15 @@ class Trades:
     def on_match(self, match: Match, emit: Emit, flags: int = 0) -> Sequence[Request]:
         """One fill."""
         number, sequence = match.trade_id, self.sequence
-        requests: Sequence[Request] = NOTHING
-        if number != sequence.due:
-            step = sequence.judge(number)
-            if step is Step.REPEAT:
-                self._counts.repeated += 1
-                return NOTHING
-            if step is Step.GAP:
-                requests = self._note_gap(number, emit)
-            elif step is Step.LATE:
-                flags |= _RECOVERED
-        ts_event = time_ns(match.time)
-        emit.trade(self._channel, match.price, match.size, _TAKER[match.side], number, ts_event, match.sequence, flags)
+        missing = number - sequence.due if sequence.due >= 0 else 0
+        how = sequence.admit(number, emit)
+        if how is None:
+            return NOTHING
+        side, ts_event = _TAKER[match.side], time_ns(match.time)
+        emit.trade(self._channel, match.price, match.size, side, number, ts_event, match.sequence, flags | how)
         emit.end()
         sequence.take(number)
-        return requests
+        return self._ask_for(missing, number)
 
     def on_last_match(self, match: Match, emit: Emit) -> Sequence[Request]:
         """The fill before the subscription: known already, or history."""
@@ -167,9 +161,9 @@ class Trades:
         counted, self._counted = self._counted, heartbeat.last_trade_id
         if not 0 <= self.sequence.due <= counted <= heartbeat.last_trade_id:
             return NOTHING
-        requests = self._note_gap(counted + 1, emit)
+        missing = self.sequence.tell_gap(counted + 1, emit)
         self.sequence.skip(counted + 1)
-        return requests
+        return self._ask_for(missing, counted + 1)
 
     def on_response(self, response: Response, emit: Emit) -> Sequence[Request]:
         """Trades that were missing, the newest first; or why there are none. Others are passed over."""
@@ -187,14 +181,9 @@ class Trades:
                 self.sequence.take(trade.trade_id)
         return NOTHING
 
-    def _note_gap(self, found: int, emit: Emit) -> Sequence[Request]:
-        """Say what is missing, and ask for it. There is nothing to ask for if the numbers begin anew."""
-        self._counts.gaps += 1
-        due = self.sequence.due
-        missing = min(max(found - due, 0), 2**32 - 1)
-        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
-        emit.end()
-        if not missing:
+    def _ask_for(self, missing: int, found: int) -> Sequence[Request]:
+        """Fetch what is missing before ``found``. There is nothing to ask for if the numbers begin anew."""
+        if missing <= 0:
             return NOTHING
         url = f"{self._url}?limit={min(missing, PAGE)}&after={found}"  # "after" a page, which begins with the newest
         return (Fetch(f"{self._channel.instrument} {found} 1", url, 1, 0, self._connection),)
@@ -213,10 +202,12 @@ class Tickers:
         self._channel = channel
         self._counts = counts
         self._unknown = unknown
-        self.sequence = Chain()  # live once a ticker has come
+        self.sequence = RisingIds(TICKER_OVERLAP)
+        self.on_connect()
 
     def on_connect(self) -> None:
-        """On another connection the first ticker is history once more."""
+        """On another connection the first ticker is history once more; only those after it go directly."""
+        self.sequence.restart()
         self.sequence.live = False
 
     def on_ticker(self, ticker: Ticker, emit: Emit) -> Sequence[Request]:
@@ -226,7 +217,7 @@ class Tickers:
             self._unknown.note("ticker without sizes", msgspec.json.encode(ticker))
             return NOTHING
         sequence = self.sequence
-        if sequence.live and 0 <= sequence.last - ticker.sequence < TICKER_OVERLAP:
+        if sequence.repeats(ticker.sequence):
             self._counts.repeated += 1
             return NOTHING
         bid, ask, ts_event = ticker.best_bid or None, ticker.best_ask or None, time_ns(ticker.time)

@@ -16,16 +16,17 @@ ticker is sent whole whenever one of its many values has changed, so what it rep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.id_sequence import IdSequence, Step
+from mdring.feed.message_route import Handler
 from mdring.feed.trade_id import trade_id_of
-from mdring.record import Aggressor, DataType, Flags, Reason, State
+from mdring.feed.trade_sequence import TradeSequence
+from mdring.record import Aggressor, DataType, Reason, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload. Times are ms since the epoch. The order of members varies.
@@ -94,7 +95,6 @@ class PlatformState(Struct):
 MS: Final = 1_000_000  # ns
 FUNDING_INTERVAL_NS: Final = 8 * 3600 * 1_000_000_000
 """What ``current_funding`` is for. It accrues all the time, so there is no next time at which it is paid."""
-Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
 Values = tuple[bytes | None, ...]
 
 _BUY: Final = int(Aggressor.BUY)
@@ -134,14 +134,14 @@ class Trades:
     def __init__(self, channel: Channel, data_types: Sequence[DataType], counts: AdapterCounts) -> None:
         """``data_types``: which of TRADE and LIQUIDATION are wanted."""
         self._channel = channel
-        self._counts = counts
         self._tells_trades = DataType.TRADE in data_types
         self._tells_liquidations = DataType.LIQUIDATION in data_types
-        self.sequence = IdSequence()
+        gaps_are_of = DataType.TRADE if self._tells_trades else DataType.LIQUIDATION
+        self.sequence = TradeSequence(channel, counts, gaps_are_of)
 
     def on_push(self, push: Push[list[Trade]], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """The trades of one message are one event group; each liquidation among them is another."""
-        due, trades = self.sequence.due, push.params.data
+        mark, trades = self.sequence.mark(), push.params.data
         try:
             fresh = [trade for trade in trades if self._on_trade(trade, emit)]
             emit.end()
@@ -150,22 +150,16 @@ class Trades:
                     if trade.liquidation is not None:
                         self._on_liquidation(trade, emit)
         except (VenueProtocolError, OverflowError):
-            self.sequence.due = due  # none of the message reaches the stream: all of it counts as missing
+            self.sequence.rollback(mark)  # none of the message reaches the stream: all of it counts as missing
             raise
         return NOTHING
 
     def _on_trade(self, trade: Trade, emit: Emit) -> bool:
         """Stage one; whether it is new."""
         sequence, number = self.sequence, trade.trade_seq
-        step = Step.NEXT if number == sequence.due else sequence.judge(number)
-        if step is Step.REPEAT:
-            self._counts.repeated += 1
+        flags = sequence.admit(number, emit)
+        if flags is None:
             return False
-        flags = Flags.NONE
-        if step is Step.GAP:
-            self._note_gap(number, emit)
-        elif step is Step.LATE:
-            flags = Flags.RECOVERED
         if self._tells_trades:
             low, high, id_format = trade_id_of(trade.trade_id)
             emit.trade(
@@ -182,15 +176,6 @@ class Trades:
             )
         sequence.take(number)
         return True
-
-    def _note_gap(self, found: int, emit: Emit) -> None:
-        emit.end()
-        self._counts.gaps += 1
-        due = self.sequence.due
-        missing = min(max(found - due, 0), 2**32 - 1)
-        data_type = DataType.TRADE if self._tells_trades else DataType.LIQUIDATION
-        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, data_type, missing, due, found)
-        emit.end()
 
     def _on_liquidation(self, trade: Trade, emit: Emit) -> None:
         for side in _CLOSING[trade.direction, trade.liquidation or ""]:

@@ -14,15 +14,16 @@ channel and pair, which then gets its decoded messages::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import time_ns
-from mdring.feed.id_sequence import IdSequence, Step
+from mdring.feed.message_route import Handler
+from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Flags, Reason, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------
@@ -78,8 +79,6 @@ TICKER_FORM: Final = (
 _TAKER: Final = {"buy": int(Aggressor.BUY), "sell": int(Aggressor.SELL)}
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)
 _HISTORY: Final = int(Flags.SNAPSHOT | Flags.RECOVERED)
-_RECOVERED: Final = int(Flags.RECOVERED)
-Handler = Callable[[Any, int, Emit], Sequence[Request]]  # message, ts_recv, emit
 
 
 def number(raw: Raw) -> bytes:
@@ -108,21 +107,17 @@ class Trades:
 
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
-        self._counts = counts
-        self.sequence = IdSequence()
+        self.sequence = TradeSequence(channel, counts)
 
     def on_push(self, push: Push[Trade], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Trades of one or several taker orders, one event group; the oldest first."""
         flags = _HISTORY if push.type == "snapshot" else 0
-        counts, due = self._counts, self.sequence.due
-        before = counts.gaps, counts.repeated
+        mark = self.sequence.mark()
         try:
             for trade in push.data:
                 self._on_trade(trade, flags, emit)
         except (VenueProtocolError, OverflowError):
-            # None of the message is published, so nothing of it may count as taken.
-            self.sequence.go_back(due)
-            counts.gaps, counts.repeated = before
+            self.sequence.rollback(mark)  # none of the message is published
             raise
         emit.end()
         return NOTHING
@@ -131,26 +126,12 @@ class Trades:
         channel, sequence, last = self._channel, self.sequence, trade.trade_id
         if trade.symbol != channel.instrument:
             raise VenueProtocolError(f"a trade of {trade.symbol} among those of {channel.instrument}")
-        if last != sequence.due:
-            step = sequence.judge(last)
-            if step is Step.REPEAT:
-                self._counts.repeated += not flags  # of a snapshot it is what was to be expected
-                return
-            if step is Step.GAP:
-                self._note_gap(last, emit)
-            elif step is Step.LATE:
-                flags |= _RECOVERED
-        ts_event = time_ns(trade.timestamp)
-        emit.trade(channel, number(trade.price), number(trade.qty), _TAKER[trade.side], last, ts_event, last, flags)
+        how = sequence.admit(last, emit, counts_repeats=not flags)  # of a snapshot they are to be expected
+        if how is None:
+            return
+        side, ts_event, flags = _TAKER[trade.side], time_ns(trade.timestamp), flags | how
+        emit.trade(channel, number(trade.price), number(trade.qty), side, last, ts_event, last, flags)
         sequence.take(last)
-
-    def _note_gap(self, found: int, emit: Emit) -> None:
-        self._counts.gaps += 1
-        due = self.sequence.due
-        missing = min(max(found - due, 0), 2**32 - 1)
-        emit.end()
-        emit.status(self._channel, State.GAP, Reason.SEQUENCE_GAP, DataType.TRADE, missing, due, found)
-        emit.end()
 
 
 def quotes(channel: Channel) -> Handler:

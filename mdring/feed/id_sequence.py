@@ -64,11 +64,6 @@ class IdSequence(Chain):
             due, self.due = self.due, number + 1
             self._hole_begin, self._hole_end = due, number  # empty if the numbers begin anew
 
-    def go_back(self, due: int) -> None:
-        """Nothing that was taken since ``due`` was due has reached the stream."""
-        self.due = due
-        self._hole_begin = self._hole_end = 0
-
     def skip(self, number: int) -> None:
         """Go on with ``number``, above the one due: something else has told that those before it are missing."""
         due, self.due = self.due, number
