@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -51,6 +51,7 @@ from mdring.adapters.coinbase_channels import (
     Trading,
 )
 from mdring.adapters.coinbase_metadata import decode_products, products_fetch
+from mdring.adapters.coinbase_requests import ALIASES, LEVEL2, Asked, Topic, wishes
 from mdring.feed.adapter import (
     NOTHING,
     UNREADABLE,
@@ -112,6 +113,7 @@ _MATCH_DECODER: Final = msgspec.json.Decoder(Match)
 _HEARTBEAT_DECODER: Final = msgspec.json.Decoder(Heartbeat)
 _TICKER_DECODER: Final = msgspec.json.Decoder(Ticker)
 _STATUSES_DECODER: Final = msgspec.json.Decoder(Statuses)
+_WORD: Final = re.compile(r"[\w-]+")
 _TYPE: Final = b'{"type":"'
 _UPDATE: Final = b'{"type":"l2update","product_id":"'
 _SNAPSHOT: Final = b'{"type":"snapshot","product_id":"'
@@ -132,49 +134,6 @@ class CoinbaseOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     bbo_channel: Literal["level2_batch", "ticker"] = "level2_batch"
     status: bool = True
-
-
-# ---- subscribe --------------------------------------------------------------------------------------------
-
-LEVEL2: Final = "level2_batch"
-ALIASES: Final = {"level2": LEVEL2, "level2_50": LEVEL2}
-"""What the venue calls a channel otherwise, in its answers and errors."""
-_WORD: Final = re.compile(r"[\w-]+")
-Topic = tuple[str, str]  # channel and product; "" for all products
-
-
-class Asked(NamedTuple):
-    """A request that waits for its answer. ``channels`` of one product (of all, if it is ""), for these data."""
-
-    op: Op
-    product: str
-    channels: tuple[str, ...]
-    data_types: tuple[DataType, ...]
-
-    def text(self) -> str:
-        """As it is sent. Products stand at each channel: a list common to all is not always taken."""
-        products = {"product_ids": [self.product]} if self.product else {}
-        channels = [{"name": name, **products} for name in self.channels]
-        return msgspec.json.encode({"type": self.op, "channels": channels}).decode()
-
-    def is_done(self, state: set[Topic]) -> bool:
-        """Whether the connection is as it was asked for."""
-        topics = {(channel, self.product) for channel in self.channels}
-        return topics <= state if self.op == "subscribe" else topics.isdisjoint(state)
-
-
-def wishes(instrument: str, data_types: Sequence[DataType], options: CoinbaseOptions) -> list[Asked]:
-    """The requests for these data: one for each kind, so that a refusal costs no other."""
-    kinds: dict[str, list[DataType]] = {}
-    of_quotes = "ticker" if options.bbo_channel == "ticker" else LEVEL2
-    channel_of = {DataType.TRADE: "matches", DataType.BBO: of_quotes, DataType.BOOK: LEVEL2}
-    for data_type in sorted(data_types):
-        if data_type in channel_of:
-            kinds.setdefault(channel_of[data_type], []).append(data_type)
-    asked = [Asked("subscribe", instrument, (channel,), tuple(wanted)) for channel, wanted in kinds.items()]
-    if asked:
-        asked[0] = asked[0]._replace(channels=(*asked[0].channels, "heartbeat"))
-    return asked
 
 
 # ---- the adapter ------------------------------------------------------------------------------------------
@@ -280,7 +239,7 @@ class CoinbaseAdapter(Adapter):
     def bind(self, channels: Mapping[str, Channel]) -> None:
         """Spread the products over connections."""
         for name, subscription in self._subscriptions.items():
-            wanted = wishes(name, subscription.data_types, self._options)
+            wanted = wishes(name, subscription.data_types, self._options.bbo_channel)
             if name not in channels or not wanted:
                 continue
             has_book = any(LEVEL2 in asked.channels for asked in wanted)

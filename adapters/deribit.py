@@ -33,18 +33,19 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
+from mdring.adapters.deribit_book import CHANGE_FORM, DeribitBook, Levels
 from mdring.adapters.deribit_channels import (
     MS,
+    QUOTE_FORM,
     TICKER_PARTS,
-    Count,
+    TRADES_FORM,
     Halts,
-    Handler,
     Params,
     PlatformState,
     Push,
@@ -78,26 +79,14 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.chain import Chain
-from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, TradeRoute
-from mdring.feed.direct import Route as DirectRoute
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
-from mdring.feed.socket_book import BookWire, SocketBook
-from mdring.record import DataType, Flags, Reason, Side
+from mdring.feed.message_route import Handler, MessageRoute
+from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload; those of the other channels stand in ``deribit_channels.py``.
-
-
-class Levels(Struct, gc=False):
-    """{"timestamp":1790133845258,"type":"change","change_id":193809650259,"instrument_name":"NVDA_USDC-PERPETUAL","bids":[],"asks":[["change",228.58,91.89]],"prev_change_id":193809644396}"""
-
-    timestamp: Count
-    type: Literal["snapshot", "change"]
-    change_id: Count
-    bids: Raw
-    asks: Raw
-    prev_change_id: Count | None = None  # of changes
+# Each docstring is one real payload; those of the channels stand in ``deribit_channels.py`` and ``deribit_book.py``.
 
 
 class Error(Struct):
@@ -127,35 +116,12 @@ class Message(Struct):
     error: Error | None = None
 
 
-# The forms of what comes most, as the venue writes them (``feed/template.pyx``), but for the order of members, which is
-# another one from release to release; the name of the instrument is put in. A trade that closed a position by force is
-# none of it, nor is one that tells its legs.
-CHANGE_FORM: Final = (
-    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<members>{"timestamp":<time>,'
-    '"type":"change","change_id":<last>,"instrument_name":"%s","bids":<action_bids>,"asks":<action_asks>,'
-    '"prev_change_id":<previous>}}}'
-)
-QUOTE_FORM: Final = (
-    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<members>{"timestamp":<time>,'
-    '"instrument_name":"%s","best_ask_price":<ask_price>,"best_bid_price":<bid_price>,"best_ask_amount":<ask_size>,'
-    '"best_bid_amount":<bid_size>}}}'
-)
-TRADES_FORM: Final = (
-    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<rows>[<members>{"timestamp":<time>,'
-    '"price":<price>,"amount":<size>,"direction":"<taker>","instrument_name":"%s","trade_seq":<number>,'
-    '"trade_id":"<text_id>","tick_direction":<maybe>,"index_price":<maybe>,"mark_price":<maybe>,"contracts":<maybe>,'
-    '"iv":<maybe>,"combo_id":<maybe>,"combo_trade_id":<maybe>,"block_trade_id":<maybe>,"block_rfq_id":<maybe>,'
-    '"block_trade_leg_count":<maybe>}]}}'
-)
 _MESSAGE: Final = msgspec.json.Decoder(Message)
 _HEARTBEAT: Final = msgspec.json.Decoder(HeartbeatParams)
 _PARAMS: Final = msgspec.json.Decoder(Params[Raw])
 _CHANNELS: Final = msgspec.json.Decoder(list[str])
 _PREFIX: Final = b'{"jsonrpc":"2.0","method":"'
 _PUSH: Final = b'{"jsonrpc":"2.0","method":"subscription","params":{"channel":"'
-_BID: Final = int(Side.BID)
-_ASK: Final = int(Side.ASK)
-_SNAPSHOT: Final = int(Flags.SNAPSHOT)
 
 TRY_AGAIN: Final = (10028, 10066, 11051, 13028)
 """Errors that pass: too_many_requests (which ends the session), too_many_concurrent_requests, system_maintenance,
@@ -225,91 +191,7 @@ class Asked(NamedTuple):
     topics: tuple[Topic, ...] = ()
 
 
-# ---- book sync --------------------------------------------------------------------------------------------
-# The venue's rules ("book.{instrument_name}.{interval}"):
-#   1. The first message is a snapshot, all levels "new", without prev_change_id. What comes before it says nothing; one
-#      that comes later replaces the book.
-#   2. prev_change_id of each change is change_id of the message before; else unsubscribe and subscribe again.
-#   3. A level has a new absolute amount ("new", "change"), or is gone ("delete"; or its amount is 0).
-
-
-class DeribitBook(BookWire):
-    """The book of one instrument: its rules, and how it is subscribed to."""
-
-    def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
-        """``request``: (method, delay_ns) to the frame that asks for it."""
-        self._channel = channel
-        self._request = request
-        self._counts = counts
-        self.sync = SocketBook(channel, self, counts)
-
-    def unsubscribe(self) -> Sequence[Request]:
-        """End it."""
-        return (self._request("unsubscribe", 0),)
-
-    def subscribe(self, delay_ns: int) -> Sequence[Request]:
-        """Begin it."""
-        return (self._request("subscribe", delay_ns),)
-
-    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A snapshot or a change."""
-        message = push.params.data
-        if message.type == "change":
-            return self._on_change(message, ts_recv, emit) if self.sync.valid else NOTHING
-        return self._on_snapshot(message, ts_recv, emit) if self.sync.takes_snapshots else NOTHING
-
-    def _on_snapshot(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rule 1."""
-        emit.clear(self._channel, Reason.SNAPSHOT, message.timestamp * MS, message.change_id, _SNAPSHOT)
-        self._stage(message, _SNAPSHOT, emit)
-        requests = self.sync.synced(message.change_id, ts_recv, emit)
-        self.sync.first = -1
-        return requests
-
-    def _on_change(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rule 2."""
-        sync, previous = self.sync, message.prev_change_id
-        if previous != sync.last:
-            if previous is None:
-                raise VenueProtocolError("a change does not say which one it follows")
-            if previous == sync.first and message.change_id == sync.last:  # the last one once more
-                self._counts.repeated += 1
-                return NOTHING
-            return sync.gap(sync.last, previous, ts_recv, emit)
-        self._stage(message, 0, emit)
-        sync.first, sync.last = previous, message.change_id
-        return NOTHING
-
-    def _stage(self, message: Levels, flags: int, emit: Emit) -> None:
-        """Rule 3."""
-        ts_event, last = message.timestamp * MS, message.change_id
-        emit.action_levels(self._channel, _BID, message.bids, ts_event, last, flags)
-        emit.action_levels(self._channel, _ASK, message.asks, ts_event, last, flags)
-        emit.end()
-
-
 # ---- the adapter ------------------------------------------------------------------------------------------
-
-
-class Route:
-    """Takes the messages of one channel to what handles them. Whatever is wrong with one is the venue's fault."""
-
-    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
-
-    def __init__(
-        self, decoder: msgspec.json.Decoder[Any], handle: Handler, instrument: str | None, data_type: DataType
-    ) -> None:
-        self._decode = decoder.decode
-        self._handle = handle
-        self._instrument = instrument
-        self._data_type = data_type
-
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message."""
-        try:
-            return self._handle(self._decode(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._instrument, self._data_type) from error
 
 
 DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
@@ -327,7 +209,7 @@ class Line:
     def __init__(self) -> None:
         self.instruments: list[str] = []
         self.topics: dict[Topic, list[DataType]] = {}  # with what is wanted of each
-        self.routes: dict[bytes, Route] = {}  # by channel
+        self.routes: dict[bytes, MessageRoute] = {}  # by channel
         self.books: dict[str, DeribitBook] = {}
         self.tickers: list[Tickers] = []
         self.halts = Halts()
@@ -407,7 +289,7 @@ class DeribitAdapter(Adapter):
             self._lay_routes(number, channels[name], subscription.data_types)
 
     def _lay_platform_state(self, line: Line) -> None:
-        route = Route(DECODERS[PLATFORM_STATE], line.halts.on_push, None, DataType.STATUS)
+        route = MessageRoute(DECODERS[PLATFORM_STATE].decode, line.halts.on_push, None, DataType.STATUS)
         line.routes[PLATFORM_STATE.encode()] = route
 
     def _lay_routes(self, number: int, channel: Channel, wanted: Sequence[DataType]) -> None:
@@ -439,11 +321,11 @@ class DeribitAdapter(Adapter):
 
     def _lay(self, line: Line, topic: Topic, handle: Handler, data_type: DataType) -> None:
         """For every interval, so that a recording may have another one."""
-        route = Route(DECODERS[topic.kind], handle, topic.instrument, data_type)
+        route = MessageRoute(DECODERS[topic.kind].decode, handle, topic.instrument, data_type)
         for interval in INTERVALS:
             line.routes[topic.channel(interval).encode()] = route
 
-    def _lay_direct(self, topic: Topic, route: type[DirectRoute], form: str, channel: Channel, chain: Chain) -> None:
+    def _lay_direct(self, topic: Topic, route: type[Route], form: str, channel: Channel, chain: Chain) -> None:
         laid = route(form % channel.instrument, channel, chain, unit_ns=MS)
         for carrier in dict.fromkeys(topic.channel(interval) for interval in INTERVALS):
             self.direct.add(carrier, laid)

@@ -99,6 +99,21 @@ Values = tuple[bytes | None, ...]
 
 _BUY: Final = int(Aggressor.BUY)
 _SELL: Final = int(Aggressor.SELL)
+# The forms of what comes most, as the venue writes them (``feed/template.pyx``), but for the order of members, which is
+# another one from release to release; the name of the instrument is put in. A trade that closed a position by force is
+# none of it, nor is one that tells its legs.
+QUOTE_FORM: Final = (
+    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<members>{"timestamp":<time>,'
+    '"instrument_name":"%s","best_ask_price":<ask_price>,"best_bid_price":<bid_price>,"best_ask_amount":<ask_size>,'
+    '"best_bid_amount":<bid_size>}}}'
+)
+TRADES_FORM: Final = (
+    '{"jsonrpc":"2.0","method":"subscription","params":{"channel":<any>,"data":<rows>[<members>{"timestamp":<time>,'
+    '"price":<price>,"amount":<size>,"direction":"<taker>","instrument_name":"%s","trade_seq":<number>,'
+    '"trade_id":"<text_id>","tick_direction":<maybe>,"index_price":<maybe>,"mark_price":<maybe>,"contracts":<maybe>,'
+    '"iv":<maybe>,"combo_id":<maybe>,"combo_trade_id":<maybe>,"block_trade_id":<maybe>,"block_rfq_id":<maybe>,'
+    '"block_trade_leg_count":<maybe>}]}}'
+)
 _TAKER: Final = {"buy": _BUY, "sell": _SELL}
 _CLOSING: Final[Mapping[tuple[str, str], tuple[int, ...]]] = {
     ("buy", "T"): (_BUY,),

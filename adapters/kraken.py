@@ -35,27 +35,38 @@ Runs in the worker of the venue (``feed/worker.py``) and in ``capture.py``::
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Struct
 
+from mdring.adapters.kraken_book import CHECKED_LEVELS, KrakenBook, Levels
 from mdring.adapters.kraken_channels import (
     TICKER_FORM,
     TRADE_FORM,
-    Handler,
     Push,
     System,
     Ticker,
     Trade,
     Trades,
     Trading,
-    only,
     quotes,
 )
 from mdring.adapters.kraken_metadata import PairRow, Reference, asset_pairs_fetch, decode_asset_pairs
+from mdring.adapters.kraken_requests import (
+    BOOK,
+    CHANNELS,
+    DATA_TYPES,
+    INSTRUMENT,
+    TICKER,
+    TRADE,
+    Asked,
+    Notice,
+    Result,
+    named,
+    parameters,
+)
 from mdring.feed.adapter import (
     NOTHING,
     UNREADABLE,
@@ -77,50 +88,14 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
-from mdring.feed.book_routes import CheckedRoute
 from mdring.feed.chain import Chain
-from mdring.feed.direct import DirectRoutes, Place, QuoteRoute, TradeRoute
-from mdring.feed.direct import Route as DirectRoute
+from mdring.feed.direct import DirectRoutes, Place, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
-from mdring.feed.fixed import time_ns
-from mdring.feed.local_book import LocalBook
-from mdring.feed.socket_book import BookWire, SocketBook
-from mdring.record import DataType, Flags, Reason, Side
+from mdring.feed.message_route import Handler, MessageRoute
+from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------
-# Each docstring is one real payload; those of the other channels stand in ``kraken_channels.py``.
-
-
-class Levels(Struct, gc=False):
-    """{"symbol":"BTC/USD","bids":[{"price":78858.8,"qty":0.00000000},{"price":78857.0,"qty":0.34775324}],"asks":[],"checksum":2416540570,"timestamp":"2026-08-24T22:21:58.343688Z"}"""
-
-    bids: Raw
-    asks: Raw
-    checksum: Annotated[int, Meta(ge=0)]
-    timestamp: str = ""  # older servers have none
-
-
-class Result(Struct):
-    """{"channel":"book","depth":10,"snapshot":true,"symbol":"BTC/USD"}"""
-
-    channel: str = ""
-    symbol: str = ""  # none of the channel instrument
-
-
-class Notice(Struct):
-    """{"error":"Currency pair not supported BTC/INVALID","method":"subscribe","req_id":3,"success":false,"time_in":"2026-03-27T12:17:06.298588Z","time_out":"2026-03-27T12:17:06.298626Z"}
-
-    Any message: answers have ``method``, all others have ``channel``.
-    """  # noqa: E501
-
-    channel: str = ""
-    data: Raw = Raw()
-    method: str = ""
-    success: bool = True
-    error: str = ""
-    req_id: int | None = None
-    result: Result | None = None
-    symbol: str = ""
+# Each docstring is one real payload; those of the channels stand in ``kraken_channels.py`` and ``kraken_book.py``.
 
 
 class Row(Struct):
@@ -129,11 +104,6 @@ class Row(Struct):
     symbol: str
 
 
-# The form of what comes most, as the venue writes it (``feed/template.pyx``); the symbol is put in.
-UPDATE_FORM: Final = (
-    '{"channel":"book","type":"update","data":[{"symbol":"%s","bids":<object_bids>,"asks":<object_asks>,'
-    '"checksum":<checksum>,"timestamp":"<utc>"}]}'
-)
 _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ROWS: Final = msgspec.json.Decoder(list[Row])
 _SYSTEMS: Final = msgspec.json.Decoder(list[System])
@@ -142,9 +112,6 @@ _PAIR: Final = msgspec.json.Decoder(PairRow)
 _HEARTBEAT: Final = b'{"channel":"heartbeat"}'
 _SYMBOL: Final = b'"symbol":"'
 _HEAD_BYTES: Final = 80  # within which a message of data names its symbol
-_BID: Final = int(Side.BID)
-_ASK: Final = int(Side.ASK)
-_SNAPSHOT: Final = int(Flags.SNAPSHOT)
 
 
 # ---- endpoints and limits ---------------------------------------------------------------------------------
@@ -169,168 +136,7 @@ def websocket_url(base: str) -> str:
     return url if url.endswith("/v2") else f"{url}/v2"
 
 
-# ---- subscribe --------------------------------------------------------------------------------------------
-
-TRADE: Final = "trade"
-TICKER: Final = "ticker"
-BOOK: Final = "book"
-INSTRUMENT: Final = "instrument"
-CHANNELS: Final[Mapping[DataType, str]] = {DataType.TRADE: TRADE, DataType.BBO: TICKER, DataType.BOOK: BOOK}
-DATA_TYPES: Final[Mapping[str, DataType]] = {channel: data_type for data_type, channel in CHANNELS.items()}
-
-
-class Asked(Struct, frozen=True):
-    """A request, and of which symbols the answer is due. The channel instrument has none: ""."""
-
-    method: str
-    channel: str
-    symbols: list[str]
-
-
-def parameters(channel: str, method: str, options: KrakenOptions) -> dict[str, Any]:
-    """What a request says besides symbols. To end a subscription, what identifies it is enough."""
-    subscribes = method == "subscribe"
-    match channel:
-        case "trade":
-            return {"snapshot": options.trade_history} if subscribes else {}
-        case "ticker":
-            return {"event_trigger": "bbo"}
-        case "book":
-            return {"depth": options.depth, **({"snapshot": True} if subscribes else {})}
-    return {"snapshot": True} if subscribes else {}
-
-
-# An error says only in its text which symbol it means.
-_WORDS: Final = re.compile(r"[^\s,;\"'\[\]()]+")
-
-
-def named(notice: Notice, symbols: Sequence[str]) -> list[str]:
-    """Those of ``symbols`` that an error names."""
-    words = {notice.symbol, *_WORDS.findall(notice.error)} - {""}
-    return [symbol for symbol in symbols if symbol in words]
-
-
-# ---- book sync --------------------------------------------------------------------------------------------
-# The venue's rules ("Book", guide "Book checksum"):
-#   1. The first message after the subscription is the snapshot. Updates before it say nothing; one that comes later
-#      replaces the book.
-#   2. Sizes are absolute, 0 deletes; a price may come twice in a message: in order.
-#   3. After each message the book is cut to the depth subscribed to.
-#   4. The checksum is that of the best 10 levels after rule 3: asks, then bids, best first, of each the digits of price
-#      and size as they are written, without point and leading zeros.
-#   5. It differs: unsubscribe and subscribe again.
-
-CHECKED_LEVELS: Final = 10
-
-
-class KrakenBook(BookWire):
-    """The book of one pair: its rules, and how it is subscribed to."""
-
-    def __init__(
-        self, channel: Channel, depth: int, request: Callable[[str, int], Send], counts: AdapterCounts
-    ) -> None:
-        """``request``: (method, delay_ns) to the frame that asks for it."""
-        self._channel = channel
-        self._depth = depth
-        self._request = request
-        self._counts = counts
-        self._levels = LocalBook(channel)
-        self.sync = SocketBook(channel, self, counts)
-        self.route = CheckedRoute(
-            UPDATE_FORM % channel.instrument,
-            channel,
-            self.sync,
-            self._levels,
-            counts,
-            depth=depth,
-            levels=CHECKED_LEVELS,
-            price_decimals=-channel.price_exponent,
-            size_decimals=-channel.size_exponent,
-        )
-
-    def unsubscribe(self) -> Sequence[Request]:
-        """End it."""
-        return (self._request("unsubscribe", 0),)
-
-    def subscribe(self, delay_ns: int) -> Sequence[Request]:
-        """Begin it."""
-        return (self._request("subscribe", delay_ns),)
-
-    def on_precision(self, price_decimals: int, size_decimals: int, now_ns: int, emit: Emit) -> Sequence[Request]:
-        """How the venue writes numbers. After a change the book is begun anew; numbers finer than the records of this
-        pair can hold are then refused one by one."""
-        route = self.route
-        if (price_decimals, size_decimals) == (route.price_decimals, route.size_decimals):
-            return NOTHING
-        route.price_decimals, route.size_decimals = price_decimals, size_decimals
-        return self.sync.resync(now_ns, Reason.SNAPSHOT, emit) if self.sync.valid else NOTHING
-
-    def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """A snapshot or an update."""
-        message = only(push)
-        if push.type == "update":
-            return self._on_update(message, ts_recv, emit) if self.sync.valid else NOTHING
-        return self._on_snapshot(message, ts_recv, emit) if self.sync.takes_snapshots else NOTHING
-
-    def _on_snapshot(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rule 1."""
-        mark = emit.mark()
-        ts_event = time_ns(message.timestamp) if message.timestamp else 0
-        emit.clear(self._channel, Reason.SNAPSHOT, ts_event, 0, _SNAPSHOT)
-        self._stage(message, ts_event, _SNAPSHOT, emit)
-        self._levels.apply(emit, mark)
-        failed = self._check(message, mark, ts_recv, emit)
-        return self.sync.synced(0, ts_recv, emit) if failed is None else failed
-
-    def _on_update(self, message: Levels, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """Rules 2 and 3."""
-        mark = emit.mark()
-        ts_event = time_ns(message.timestamp) if message.timestamp else 0
-        self._stage(message, ts_event, 0, emit)
-        self._levels.apply(emit, mark)
-        self._levels.trim(emit, self._depth, ts_event)
-        failed = self._check(message, mark, ts_recv, emit)
-        return NOTHING if failed is None else failed
-
-    def _stage(self, message: Levels, ts_event: int, flags: int, emit: Emit) -> None:
-        emit.object_levels(self._channel, _BID, message.bids, ts_event, 0, flags)
-        emit.object_levels(self._channel, _ASK, message.asks, ts_event, 0, flags)
-
-    def _check(self, message: Levels, mark: int, ts_recv: int, emit: Emit) -> Sequence[Request] | None:
-        """Rules 4 and 5: close the group, or take it back. None if nothing is wrong."""
-        self._counts.checksums += 1
-        route = self.route
-        found = self._levels.crc32_of_digits(CHECKED_LEVELS, route.price_decimals, route.size_decimals)
-        if found != message.checksum:
-            emit.rollback(mark)
-            return self.sync.checksum_failed(message.checksum, found, ts_recv, emit)
-        emit.end()
-        return None
-
-
 # ---- the adapter ------------------------------------------------------------------------------------------
-
-
-class Route:
-    """Takes the messages of one channel and pair to what handles them. Whatever is wrong with one is the venue's
-    fault."""
-
-    __slots__ = ("_data_type", "_decode", "_handle", "_instrument")
-
-    def __init__(
-        self, decoder: msgspec.json.Decoder[Any], handle: Handler, instrument: str, data_type: DataType
-    ) -> None:
-        self._decode = decoder.decode
-        self._handle = handle
-        self._instrument = instrument
-        self._data_type = data_type
-
-    def take(self, message: bytes, ts_recv: int, emit: Emit) -> Sequence[Request]:
-        """One message."""
-        try:
-            return self._handle(self._decode(message), ts_recv, emit)
-        except (*UNREADABLE, VenueProtocolError) as error:
-            raise blamed(error, self._instrument, self._data_type) from error
 
 
 DECODERS: Final[Mapping[str, msgspec.json.Decoder[Any]]] = {
@@ -351,9 +157,9 @@ class Line:
     def __init__(self) -> None:
         self.instruments: list[str] = []
         self.symbols: dict[str, list[str]] = {}  # by channel
-        self.routes: dict[bytes, Route] = {}  # by how the messages begin
+        self.routes: dict[bytes, MessageRoute] = {}  # by how the messages begin
         self.books: dict[str, KrakenBook] = {}
-        self.direct: list[DirectRoute] = []
+        self.direct: list[Route] = []
         self.asked: dict[int, Asked] = {}  # by req_id
         self.heard_ns = 0  # when data that were decoded, or a heartbeat, came last; 0: none is due
 
@@ -426,7 +232,7 @@ class KrakenAdapter(Adapter):
     def _lay_route(self, number: int, channel_name: str, channel: Channel) -> None:
         line, name = self._lines[number], channel.instrument
         handle: Handler
-        direct: DirectRoute
+        direct: Route
         if channel_name == TRADE:
             trades = Trades(channel, self.counts)
             handle, direct = trades.on_push, TradeRoute(TRADE_FORM % name, channel, trades.sequence)
@@ -447,7 +253,7 @@ class KrakenAdapter(Adapter):
         self._places[channel_name].add(name, direct)
         line.direct.append(direct)
         line.symbols.setdefault(channel_name, []).append(name)
-        route = Route(DECODERS[channel_name], handle, name, DATA_TYPES[channel_name])
+        route = MessageRoute(DECODERS[channel_name].decode, handle, name, DATA_TYPES[channel_name])
         for kind in ("snapshot", "update"):
             line.routes[head(channel_name, kind, name)] = route
 
@@ -470,7 +276,8 @@ class KrakenAdapter(Adapter):
     def _request(self, connection: int, method: str, channel: str, symbols: Sequence[str], delay_ns: int = 0) -> Send:
         self._last_id += 1
         self._lines[connection].asked[self._last_id] = Asked(method, channel, list(symbols))
-        params: dict[str, Any] = {"channel": channel, **parameters(channel, method, self._options)}
+        options = self._options
+        params = {"channel": channel, **parameters(channel, method, options.depth, options.trade_history)}
         if channel != INSTRUMENT:
             params["symbol"] = symbols
         request = {"method": method, "params": params, "req_id": self._last_id}

@@ -15,8 +15,10 @@ from mdring import record
 
 ROOT: Final = Path(__file__).parents[1]
 RING: Final = ROOT / "mdring" / "ring"
-# A venue is one file, read top to bottom, however much its protocol has to say.
-MAX_LINES: Final = {"mdring": 700, "adapters": 1000, "tests": 800, "benchmarks": 600, "examples": 100}
+# What is longer is split by role: a venue by its book, its channels, its requests, its metadata.
+MAX_LINES: Final = {
+    "mdring": 700, "adapters": 520, "adapters/emulators": 610, "tests": 800, "benchmarks": 600, "examples": 100,
+}  # fmt: skip
 # What stubtest cannot compare: names that Cython adds, and constructors, whose signature Cython does not tell.
 ALLOWLIST: Final = r"""
 .*\.__pyx_capi__
@@ -74,11 +76,16 @@ def test_the_stubs_say_what_the_native_modules_have(tmp_path: Path) -> None:
     tool("mypy.stubtest", *modules, *options)
 
 
+def most_lines(path: Path) -> int:
+    """The ceiling of the innermost folder that has one."""
+    return next(MAX_LINES[folder] for parent in path.parents if (folder := parent.as_posix()) in MAX_LINES)
+
+
 def test_no_file_is_too_long_to_be_read() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
         for path in files(".py", ".pyx", ".pxd", ".pyi", ".h", ".c")
-        if (lines := len(path.read_text().splitlines())) > MAX_LINES[path.relative_to(ROOT).parts[0]]
+        if (lines := len(path.read_text().splitlines())) > most_lines(path.relative_to(ROOT))
     }
     assert not long, "split them by role"
 
