@@ -39,7 +39,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from mdring.adapters.bitstamp_book import BitstampBook
-from mdring.adapters.bitstamp_channels import Funding, Push, Ticker, Trade, Trades, fundings, open_interests
+from mdring.adapters.bitstamp_channels import (
+    Funding,
+    Push,
+    Ticker,
+    Trade,
+    Trades,
+    fundings,
+    open_interests,
+)
 from mdring.adapters.bitstamp_metadata import MARKETS, PAIRS, decode_markets, decode_pairs, list_fetch
 from mdring.feed.adapter import (
     NOTHING,
@@ -62,6 +70,7 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.direct import DirectRoutes, Place
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.message_route import Decode, Handler, MessageRoute
 from mdring.record import DataType, Reason
@@ -180,6 +189,7 @@ class BitstampAdapter(Adapter):
         timer_interval_s=HEARTBEAT_INTERVAL_S,
     )
     options: ClassVar[type[Struct]] = BitstampOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: BitstampOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -188,6 +198,7 @@ class BitstampAdapter(Adapter):
         self._endpoints = endpoints
         self._subscriptions = {subscription.instrument: subscription for subscription in subscriptions}
         self._lines: list[Line] = []
+        self.direct = DirectRoutes(Place('{"data":{', behind='"channel":"', last=True))
         self._book_of: dict[str, BitstampBook] = {}
 
     # Metadata
@@ -236,7 +247,9 @@ class BitstampAdapter(Adapter):
         handle: Handler
         match kind:
             case "live_trades":
-                decode, handle = _TRADES.decode, Trades(channel, self.counts).on_message
+                trades = Trades(channel, self.counts)
+                decode, handle = _TRADES.decode, trades.on_message
+                self.direct.add(carrier, trades.route)
             case "funding_rate":
                 decode = _FUNDINGS.decode
                 handle = fundings(channel, DataType.FUNDING in data_types, DataType.MARK in data_types)
@@ -253,6 +266,7 @@ class BitstampAdapter(Adapter):
                 self.counts.books += 1
                 self._book_of[name] = line.books[name] = line.book_of[carrier] = book
                 decode, handle, data_type = book.decode, book.on_message, DataType.BOOK
+                self.direct.add(carrier, book.route)
         line.routes[carrier.encode()] = MessageRoute(decode, self._of_event(EVENTS[kind], handle), name, data_type)
 
     def _of_event(self, event: str, handle: Handler) -> Handler:

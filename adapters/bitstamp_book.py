@@ -45,7 +45,9 @@ from mdring.feed.adapter import (
     UnknownMessages,
     VenueProtocolError,
 )
+from mdring.feed.book_routes import QuotedRoute
 from mdring.feed.book_sync import BookSync, Held, SyncRules, Verdict
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.number_text import whole
@@ -71,6 +73,11 @@ class Snapshot(Struct, gc=False):
     asks: Raw
 
 
+# The form of a diff as the venue writes it (``feed/template.pyx``); the market is put in.
+DIFF_FORM: Final = (
+    '{"data":{"timestamp":<any>,"microtimestamp":"<stamp>","bids":<bids>,"asks":<asks>},'
+    '"channel":"diff_order_book_%s","event":"data"}'
+)
 _DIFF: Final = msgspec.json.Decoder(Push[Diff])
 _SNAPSHOT: Final = msgspec.json.Decoder(Snapshot)
 _BID: Final = int(Side.BID)
@@ -144,7 +151,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
     ) -> None:
         self.book = SnapshotBook(channel, self, counts)
         self.audited_ns = 0  # when the last audit began
-        self.is_doubtful = False  # an audit is due soon
+        self._has_failed = False  # the last audit
         self._channel = channel
         self._connection = connection
         self._url = f"{rest_url.rstrip('/')}/api/v2/order_book/{channel.instrument}/?group=1"
@@ -153,9 +160,20 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         self._counts = counts
         self._unknown = unknown
         self._levels = LocalBook(channel)
-        self._orphans = 0
+        self._orphans = 0  # ``orphans`` of the levels when there was no doubt
         self._crossed_at = 0  # stamp of the diff that crossed the book; 0: it is not crossed
-        self._seen = 0  # the highest stamp on this connection; 0: none yet
+        # ``last`` is the highest stamp on this connection; 0: none yet. While nothing else than to apply them has to be
+        # done with diffs it is ``live``, and the route may take them.
+        self.seen = Chain()
+        self.route = QuotedRoute(
+            DIFF_FORM % channel.instrument,
+            channel,
+            self.seen,
+            self._levels,
+            levels=tells_levels,
+            quotes=tells_quotes,
+            unit_ns=US,
+        )
         self._quiet_tag = ""  # of the fetch that was put off because no diff had come
         self._audit: Audit | None = None
         self._audits = 0
@@ -179,12 +197,17 @@ class BitstampBook(BookSource[Diff, Snapshot]):
 
     def on_message(self, diff: Diff, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One diff, as decoded here."""
-        stamp, previous, audit = int(diff.microtimestamp), self._seen, self._audit
+        seen, audit = self.seen, self._audit
+        stamp, previous = int(diff.microtimestamp), seen.last
+        seen.live = False  # until all is well
+        self.book.catch_up(previous)
+        if self._levels.crossed_ns and not self._crossed_at:  # the route has taken the diff that crossed it
+            self._crossed_at = previous
         if stamp > previous:
-            self._seen = stamp
+            seen.last = stamp
         size = len(diff.bids) + len(diff.asks)
         if audit is not None and not audit.hold(stamp, previous, diff, size):
-            self._audit, self.is_doubtful, audit = None, True, None
+            self._audit, self._has_failed, audit = None, True, None
         requests = self.book.on_delta(stamp, stamp, previous, diff, size, ts_recv, emit)
         if not self.book.valid:
             if stamp < previous:  # a gap
@@ -196,30 +219,27 @@ class BitstampBook(BookSource[Diff, Snapshot]):
 
     def _look(self, stamp: int, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Rule 5, after a diff on a book that is valid."""
-        levels = self._levels
-        if levels.orphans != self._orphans:
-            self._orphans = levels.orphans
-            self.is_doubtful = True
-        if not levels.is_crossed:
+        if not self._levels.crossed_since(ts_recv):
             self._crossed_at = 0
         elif self._crossed_at == 0:
             self._crossed_at = stamp
         elif stamp - self._crossed_at >= CROSSED_US:
             return self.resync(ts_recv, Reason.CROSSED, emit)
+        self.seen.live = self._audit is None and self.book.chain.live
         return NOTHING
 
     def on_response(self, response: Response, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A snapshot, or why there is none."""
         audit = self._audit
         if audit is None or response.tag != audit.tag:
-            if self._seen == 0 and response.tag != self._quiet_tag:  # asked for before a diff was lost
+            if self.seen.last == 0 and response.tag != self._quiet_tag:  # asked for before a diff was lost
                 response = Response(response.tag, response.url, 0, b"may lack a diff that was lost")
             return self.book.on_response(response, ts_recv, emit)
         if self.book.valid:
             return self._on_audit(audit, response, ts_recv, emit)
         self._audit = None
-        if self._seen:  # then a snapshot is under way that waited for the first diff
-            self.is_doubtful = True
+        if self.seen.last:  # then a snapshot is under way that waited for the first diff
+            self._has_failed = True
             return NOTHING
         fetch = next(iter(self.book.await_snapshot(ts_recv)), None)
         if not isinstance(fetch, Fetch):
@@ -237,16 +257,17 @@ class BitstampBook(BookSource[Diff, Snapshot]):
     def resync(self, now_ns: int, reason: Reason, emit: Emit) -> Sequence[Request]:
         """Give the book up, say so, and build it anew. What was seen stays so, of use or not."""
         self._forget()
+        self.seen.live = False
         requests = self.book.resync(now_ns, reason, emit)
-        if self._seen:
+        if self.seen.last:
             # From here on no diff is missed: the newest one stands for that among those held, and is then dropped.
-            self.book.on_delta(self._seen, self._seen, self._seen, _NO_CHANGE, 0, now_ns, emit)
+            self.book.on_delta(self.seen.last, self.seen.last, self.seen.last, _NO_CHANGE, 0, now_ns, emit)
         return requests
 
     def _lose_place(self) -> None:
         """A diff was lost of which nothing is known: those before it prove nothing about a snapshot any more, nor does
         the time when one was asked for."""
-        self._seen, self._quiet_tag = 0, ""
+        self.seen.live, self.seen.last, self._quiet_tag = False, 0, ""
 
     def on_disconnect(self, reason: Reason, emit: Emit) -> None:
         """CLEAR: diffs will be missed."""
@@ -255,11 +276,21 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         self.book.on_disconnect(reason, emit)
 
     def _forget(self) -> None:
-        self._audit, self.is_doubtful = None, False
+        self._audit = None
+        self._trust()
         self._crossed_at = 0
         self._levels.clear()
 
     # Audits
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether an audit is due soon: one has failed, or what was not there was to be deleted."""
+        return self._has_failed or self._levels.orphans != self._orphans
+
+    def _trust(self) -> None:
+        """There is no doubt any more."""
+        self._has_failed, self._orphans = False, self._levels.orphans
 
     def is_due(self, now_ns: int, interval_ns: int) -> bool:
         """Whether an audit should begin; ``interval_ns`` 0: only if there is doubt."""
@@ -271,11 +302,12 @@ class BitstampBook(BookSource[Diff, Snapshot]):
     def begin_audit(self, now_ns: int) -> Sequence[Request]:
         """Ask for another snapshot, late enough for it to be newer than this moment."""
         self.audited_ns = now_ns
-        self.is_doubtful = False
+        self._trust()
+        self.seen.live = False  # diffs are held for it
         self._audits += 1
         self._audit = Audit(f"{self._channel.instrument} audit {self._audits}")
-        if self._seen:
-            self._audit.hold(self._seen, self._seen, _NO_CHANGE, 0)
+        if self.seen.last:
+            self._audit.hold(self.seen.last, self.seen.last, _NO_CHANGE, 0)
         waits = "" if self.book.valid else self._channel.instrument
         return (Fetch(self._audit.tag, self._url, 1, QUIET_NS, self._connection, waits),)
 
@@ -291,10 +323,10 @@ class BitstampBook(BookSource[Diff, Snapshot]):
             self._note(error, response.body)
             usable = False
         if not usable:
-            self._audit, self.is_doubtful = None, True
+            self._audit, self._has_failed = None, True
             return NOTHING
         audit.image, audit.come_ns = image, ts_recv
-        return self._judge(image, ts_recv, emit) if audit.stamp <= self._seen else NOTHING
+        return self._judge(image, ts_recv, emit) if audit.stamp <= self.seen.last else NOTHING
 
     def _judge(self, image: Snapshot, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Hold the book against the snapshot of the audit and the diffs after it."""
@@ -305,12 +337,12 @@ class BitstampBook(BookSource[Diff, Snapshot]):
             theirs = self._book_of(image, audit, emit)
         except (*UNREADABLE, VenueProtocolError) as error:
             self._note(error, image.bids)
-            self.is_doubtful = True
+            self._has_failed = True
             return NOTHING
         finally:
             emit.rollback(mark)
         if theirs.has_levels_of(self._levels):
-            self.is_doubtful = False
+            self._trust()
             return NOTHING
         self._counts.gaps += 1
         return self.resync(ts_recv, Reason.SEQUENCE_GAP, emit)
@@ -334,7 +366,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
     def fetch(self, tag: str, delay_ns: int) -> Fetch:
         """Rules 1 and 3."""
         settle_ns = SETTLE_NS
-        if self._seen == 0:
+        if self.seen.last == 0:
             settle_ns, self._quiet_tag = QUIET_NS, tag
         return Fetch(tag, self._url, 1, max(delay_ns, settle_ns), self._connection)
 
@@ -342,8 +374,8 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         """Its stamp, and itself."""
         snapshot = _SNAPSHOT.decode(body)
         stamp = whole(snapshot.microtimestamp)
-        if self._seen - stamp > OLDEST_US:
-            seen, self._seen = self._seen, 0
+        if self.seen.last - stamp > OLDEST_US:
+            seen, self.seen.last = self.seen.last, 0
             raise VenueProtocolError(f"a snapshot of {stamp}, after a diff of {seen}")
         return stamp, snapshot
 
@@ -351,6 +383,7 @@ class BitstampBook(BookSource[Diff, Snapshot]):
         """Load it, the whole as one event group."""
         stamp, mark = whole(image.microtimestamp), emit.mark()
         self._levels.clear()
+        self._crossed_at = 0
         emit.clear(self._channel, Reason.SNAPSHOT, stamp * US, stamp, Flags.SNAPSHOT)
         self._stage_levels(image.bids, image.asks, stamp * US, stamp, int(Flags.SNAPSHOT), emit)
         self._follow(mark, stamp, emit)

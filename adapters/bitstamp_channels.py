@@ -13,16 +13,18 @@ one that comes twice in a row is known. Open interest is told by REST alone, of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Generic, Literal, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request
+from mdring.feed.chain import Chain
+from mdring.feed.direct import TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.message_route import Handler
 from mdring.feed.number_text import whole, without_noise
 from mdring.feed.trade_id import trade_id_of
-from mdring.record import Aggressor
+from mdring.record import Aggressor, TradeIdFormat
 
 # ---- wire schema ------------------------------------------------------------------------------------------
 # Each docstring is one real payload. Of a number that comes both as a number and as text, the text is exact.
@@ -40,7 +42,7 @@ class Push(Struct, Generic[M], gc=False):
 class Trade(Struct, gc=False):
     """{"id":216000477,"timestamp":"1641343699","amount":0.0792,"amount_str":"0.07920000","price":3805.44,"price_str":"3805.44","type":0,"microtimestamp":"1641343699596000","buy_order_id":1443875737346049,"sell_order_id":1443875731320832}"""
 
-    id: int | str
+    id: Annotated[int, Meta(ge=0)] | str
     price_str: str
     amount_str: str
     type: Literal[0, 1]  # of the taker: 0 has bought
@@ -67,10 +69,21 @@ class Ticker(Struct, gc=False):
     open_interest_value: str | None = None
 
 
+# The form of a trade as the venue writes it (``feed/template.pyx``), but for the order of members; the market is put
+# in, and how its trades tell their ids.
+TRADE_FORM: Final = (
+    '{"data":<members>{%s,"timestamp":<any>,"amount":<any>,"amount_str":"<size>","price":<any>,"price_str":"<price>",'
+    '"type":<taker_sells>,"microtimestamp":"<time>","buy_order_id":<any>,"sell_order_id":<any>},'
+    '"channel":"live_trades_%s","event":"trade"}'
+)
+IDS: Final = '"id":<id>'
+TEXT_IDS: Final = '"id":<whole>,"id_str":"<id>"'
 US: Final = 1_000  # ns
 SECOND: Final = 1_000_000_000
 FUNDING_INTERVAL_NS: Final = 8 * 3600 * SECOND
 """Of all perpetuals; the messages do not say."""
+PERPETUAL: Final = "-perp"
+_ID_LIMIT: Final = 1 << 63
 _TAKER: Final = (int(Aggressor.BUY), int(Aggressor.SELL))
 
 
@@ -83,31 +96,36 @@ class Trades:
     def __init__(self, channel: Channel, counts: AdapterCounts) -> None:
         self._channel = channel
         self._counts = counts
-        self._last: int | str | None = None
+        self._last_other = (-1, 0)  # of ids that are no whole numbers of 63 bits
+        self.ids = Chain()
+        self.ids.live = True
+        self.ids.last = -1
+        is_perpetual = channel.instrument.endswith(PERPETUAL)
+        form = TRADE_FORM % (TEXT_IDS if is_perpetual else IDS, channel.instrument)
+        self.route = TradeRoute(form, channel, self.ids, unit_ns=US, consecutive=False)
 
     def on_message(self, trade: Trade, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One fill."""
-        number = trade.id_str or trade.id
-        if number == self._last:
+        low, high, form = trade_id_of(trade.id_str or str(trade.id))
+        is_plain = form == TradeIdFormat.INTEGER and high == 0 and low < _ID_LIMIT
+        if low == self.ids.last if is_plain else (low, high) == self._last_other:
             self._counts.repeated += 1
             return NOTHING
-        ts_event = whole(trade.microtimestamp) * US
-        if type(number) is int:
-            emit.trade(self._channel, trade.price_str, trade.amount_str, _TAKER[trade.type], number, ts_event)
-        else:
-            low, high, form = trade_id_of(str(number))
-            emit.trade(
-                self._channel,
-                trade.price_str,
-                trade.amount_str,
-                _TAKER[trade.type],
-                low,
-                ts_event,
-                trade_id_high=high,
-                trade_id_format=form,
-            )
+        emit.trade(
+            self._channel,
+            trade.price_str,
+            trade.amount_str,
+            _TAKER[trade.type],
+            low,
+            whole(trade.microtimestamp) * US,
+            trade_id_high=high,
+            trade_id_format=form,
+        )
         emit.end()
-        self._last = number
+        if is_plain:
+            self.ids.last = low
+        else:
+            self._last_other = low, high
         return NOTHING
 
 

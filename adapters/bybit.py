@@ -42,8 +42,11 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from mdring.adapters.bybit_book import BybitBook, Levels
+from mdring.adapters.bybit_book import DELTA_FORM, BybitBook, Levels
 from mdring.adapters.bybit_channels import (
+    MS,
+    QUOTE_FORM,
+    TRADES_FORM,
     Liquidation,
     Liquidations,
     Push,
@@ -54,6 +57,7 @@ from mdring.adapters.bybit_channels import (
     TopicHandler,
     Trade,
     Trades,
+    head_of,
 )
 from mdring.adapters.bybit_metadata import (
     CATEGORIES,
@@ -82,6 +86,7 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     blamed,
 )
+from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.message_route import MessageRoute
@@ -210,6 +215,7 @@ class BybitAdapter(Adapter):
         timer_interval_s=PING_INTERVAL_S,
     )
     options: ClassVar[type[Struct]] = BybitOptions
+    direct: DirectRoutes
 
     def __init__(self, endpoints: Endpoints, options: BybitOptions, subscriptions: Sequence[Subscription]) -> None:
         self.counts = AdapterCounts()
@@ -225,6 +231,7 @@ class BybitAdapter(Adapter):
         for name, product in self._products.items():
             self._names.setdefault(product.name, []).append(name)
         self._lines: list[Line] = []
+        self.direct = DirectRoutes(_PREFIX.decode())
         self._line_of: dict[str, int] = {}
         self._last_id = 0
 
@@ -285,14 +292,22 @@ class BybitAdapter(Adapter):
             line.books[topic] = book
             self.counts.books += 1
             line.routes[topic.encode()] = MessageRoute(_BOOKS.decode, book.on_push, channel.instrument, data_type)
+            form = DELTA_FORM % (topic, head_of(line.category, "delta"))
+            self.direct.add(topic, DeltaRoute(form, channel, book.sync, unit_ns=MS), connection=number)
             return
+        head = topic.rpartition(".")[2], head_of(line.category, "snapshot")
         handler: TopicHandler
         decoder: msgspec.json.Decoder[Any]
+        direct: Route | None = None
         match data_type:
             case DataType.TRADE:
-                handler, decoder = Trades(channel), _TRADES
+                trades = Trades(channel)
+                handler, decoder = trades, _TRADES
+                direct = TradeRoute(TRADES_FORM % head, channel, trades.ids, unit_ns=MS, consecutive=False)
             case DataType.BBO:
-                handler, decoder = Quotes(channel), _QUOTES
+                quotes = Quotes(channel)
+                handler, decoder = quotes, _QUOTES
+                direct = QuoteRoute(QUOTE_FORM % head, channel, quotes.ids, unit_ns=MS)
             case DataType.LIQUIDATION:
                 handler, decoder = Liquidations(channel), _LIQUIDATIONS
             case _:
@@ -300,6 +315,8 @@ class BybitAdapter(Adapter):
                 decoder = _TICKERS
         line.handlers.append(handler)
         line.routes[topic.encode()] = MessageRoute(decoder.decode, handler.on_push, channel.instrument, data_type)
+        if direct is not None:
+            self.direct.add(topic, direct, connection=number)
 
     def connections(self) -> Sequence[Connection]:
         """As ``bind`` has spread them."""

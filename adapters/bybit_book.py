@@ -40,6 +40,8 @@ class Levels(Struct, gc=False):
     seq: Whole = 0
 
 
+# The form of a delta as the venue writes it (``feed/template.pyx``); the topic is put in, and the head.
+DELTA_FORM: Final = '{"topic":"%s",%s,"data":{"s":<any>,"b":<bids>,"a":<asks>,"u":<number>,"seq":<last>},"cts":<time>}'
 _BID: Final = int(Side.BID)
 _ASK: Final = int(Side.ASK)
 _SNAPSHOT: Final = int(Flags.SNAPSHOT)

@@ -19,8 +19,10 @@ from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 from msgspec import Meta, Struct, field, structs
 
+from mdring.adapters.bybit_metadata import SPOT
 from mdring.feed import fixed
 from mdring.feed.adapter import NOTHING, Request, VenueProtocolError
+from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.number_text import whole
 from mdring.feed.trade_id import trade_id_of
@@ -94,6 +96,22 @@ class Liquidation(Struct, gc=False):
     bankruptcy_price: str = field(name="p")
 
 
+# The forms of what comes most, as the venue writes it (``feed/template.pyx``); the symbol is put in, and the head.
+TRADES_FORM: Final = (
+    '{"topic":"publicTrade.%s",%s,"data":<rows>[<members>{"T":<time>,"s":<any>,"S":"<Taker>","v":"<size>",'
+    '"p":"<price>","L":<maybe>,"i":"<text_id>","BT":<maybe>,"RPI":<maybe>,"seq":<last>}]}'
+)
+QUOTE_FORM: Final = (
+    '{"topic":"orderbook.1.%s",%s,"data":{"s":<any>,"b":[["<bid_price>","<bid_size>"]],'
+    '"a":[["<ask_price>","<ask_size>"]],"u":<number>,"seq":<last>},"cts":<time>}'
+)
+
+
+def head_of(category: str, kind: str) -> str:
+    """What stands behind the topic of a snapshot or a delta, in a form."""
+    return f'"ts":<whole>,"type":"{kind}"' if category == SPOT else f'"type":"{kind}","ts":<whole>'
+
+
 MS: Final = 1_000_000  # ns
 HOUR: Final = 3_600_000_000_000  # ns
 AGAIN_NS: Final = 60_000_000_000
@@ -133,6 +151,8 @@ class Trades(TopicHandler):
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self.ids = Chain()  # tell no order
+        self.ids.live = True
 
     def on_push(self, push: Push[list[Trade]], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """Fills of one moment, an event group."""
@@ -152,24 +172,26 @@ class Quotes(TopicHandler):
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._last = 0
+        self.ids = Chain()
+        self.ids.live = True
+        self.on_connect()
 
     def on_connect(self) -> None:
         """The first quote counts, whatever was known."""
-        self._last = 0
+        self.ids.last = -1
 
     def on_push(self, push: Push[Quote], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A whole quote. Ids begin again with 1 when the venue has restarted."""
         quote = push.data
         if push.type != "snapshot":
             raise VenueProtocolError("a quote is a delta")
-        if quote.update_id == self._last != 1:
+        if quote.update_id == self.ids.last != 1:
             return NOTHING
         bid = quote.bids[0] if quote.bids else (None, None)
         ask = quote.asks[0] if quote.asks else (None, None)
         emit.bbo(self._channel, bid[0], bid[1], ask[0], ask[1], push.matched_ns(), quote.seq)
         emit.end()
-        self._last = quote.update_id
+        self.ids.last = quote.update_id
         return NOTHING
 
 

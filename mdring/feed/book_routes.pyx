@@ -99,7 +99,7 @@ cdef class QuotedRoute(BookRoute):
             emit.close_group()
         else:
             emit.truncate(begun)
-        if self.tells_quotes and self.book.stage_top(emit, ts_event, 0, self.flags):
+        if self.tells_quotes and self.book.stage_top(emit, ts_event, values.numbers[LAST], self.flags):
             emit.close_group()
         self.book.watch(emit.ts_recv)
         self.move_on(&values)

@@ -99,6 +99,13 @@ class SnapshotBook(Generic[Message, Image]):
         """The ids of the deltas, for a direct route."""
         return self._sync
 
+    def catch_up(self, last: int) -> None:
+        """Deltas up to ``last`` have been applied by a direct route whose chain is another one."""
+        sync = self._sync
+        if sync.live:
+            sync.first = sync.last = last
+            sync.due = last if sync.chained else last + 1
+
     def await_snapshot(self, now_ns: int) -> Sequence[Request]:
         """Fetch a snapshot if the book needs one and none is under way."""
         if self._sync.valid or self._fetching:

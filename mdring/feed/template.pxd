@@ -16,6 +16,7 @@ cdef enum:
     LAST_FILL
     COUNT
     CHECKSUM
+    PASSED
     NUMBERS
 
 

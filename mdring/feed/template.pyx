@@ -12,6 +12,7 @@ outside the message it is given. Numbers are decimal digits as JSON has them, id
 ====================================  ==================================================================================
 ``any``                               a plain string, number, ``true``, ``false`` or ``null``, passed over
 ``text``                              a plain string with its quotes, passed over: where decoding wants one
+``whole``                             a whole number, passed over: likewise
 ``time``                              a count of ``unit_ns``; 0 is no time, and not taken
 ``utc``                               the same as ``2023-10-06T17:35:55.440295Z``, with any number of digits
 ``stamp``                             a ``time`` that is the ``last`` id of a delta, too; it may not fall
@@ -77,7 +78,8 @@ cdef enum:
     ROWS
 
 _FIELDS = {
-    "any": (ANY, 0, FORM_PLAIN), "text": (TEXT, 0, FORM_PLAIN), "maybe": (ANY, 1, FORM_PLAIN), "time": (WHOLE, TIME, FORM_PLAIN),
+    "any": (ANY, 0, FORM_PLAIN), "text": (TEXT, 0, FORM_PLAIN), "whole": (WHOLE, PASSED, FORM_PLAIN),
+    "maybe": (ANY, 1, FORM_PLAIN), "time": (WHOLE, TIME, FORM_PLAIN),
     "utc": (UTC, TIME, FORM_PLAIN), "first": (WHOLE, FIRST, FORM_PLAIN), "last": (WHOLE, LAST, FORM_PLAIN),
     "previous": (WHOLE, PREVIOUS, FORM_PLAIN), "id": (WHOLE, ID, FORM_PLAIN), "text_id": (TEXT_ID, 0, FORM_PLAIN),
     "number": (WHOLE, NUMBER, FORM_PLAIN), "first_fill": (WHOLE, FIRST_FILL, FORM_PLAIN),
@@ -108,15 +110,15 @@ if TRADE_ID_BYTES != TEXT_ID_BYTES:
 
 
 cdef inline bint _digits(const char **at, const char *end, int64_t *value) noexcept:
-    """A whole number as JSON has it."""
+    """A whole number as JSON has it, to which 1 may be added."""
     cdef const char *p = at[0]
     cdef const char *begin = p
     cdef int64_t number = 0
     while p < end and c'0' <= p[0] <= c'9':
+        if p - begin >= SAFE_DIGITS and number > (INT64_MAX - 1 - (p[0] - c'0')) // 10:
+            return False
         number = number * 10 + (p[0] - c'0')
         p += 1
-        if p - begin > SAFE_DIGITS:
-            return False
     if p == begin or (begin[0] == c'0' and p - begin > 1):
         return False
     at[0] = p

@@ -237,6 +237,18 @@ def test_id_beyond_a_double_is_read_from_its_text() -> None:
     assert bench.errors == []
 
 
+def test_trade_goes_directly_and_makes_the_same_record_unless_it_comes_again() -> None:
+    direct, decoded = bench_of("ethusd"), bench_of("ethusd")
+    direct.frame(TRADE_MESSAGE)
+    decoded.frame(TRADE_MESSAGE.replace('"data":', '"data": '))
+    assert direct.last().tobytes() == decoded.last().tobytes()
+    assert direct.adapter.direct is not None and direct.adapter.direct.taken == 1
+    assert decoded.adapter.direct is not None and decoded.adapter.direct.taken == 0
+    for bench in (direct, decoded):
+        bench.frame(TRADE_MESSAGE)
+        assert bench.adapter.counts.repeated == 1 and len(bench.records) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [('"type":0', '"type":2'), ('"0.07920000"', '"0"'), ('"3805.44"', '"-1"'), ('"1641343699596000"', '"soon"')],

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -276,6 +276,74 @@ def test_quote_is_told_again_after_the_book_was_lost() -> None:
     (audit,) = fetches(bench.frame(acknowledged()))
     bench.answer(audit, snapshot(500_000, [["1", "5"]], [["2", "5"]]))  # any stamp may come first
     assert kinds(bench.last()) == [Kind.CLEAR, Kind.LEVEL, Kind.LEVEL, Kind.BBO, Kind.STATUS]
+
+
+# ---- diffs that a direct route has taken -------------------------------------------------------------------
+
+
+def followed(**options: Any) -> Bench:
+    """As ``live``, and a direct route has taken the last diff, of 3 s: a bid of 7 at 1."""
+    bench = live(**options)
+    bench.frame(diff(2_000_000, [["1", "6"]]))
+    bench.frame(diff(3_000_000, [["1", "7"]]))
+    assert taken(bench) == 1 and told(bench) == [(Side.BID, "1", "7", 3_000_000)]
+    return bench
+
+
+def taken(bench: Bench) -> int:
+    """How many messages went by direct routes."""
+    assert bench.adapter.direct is not None
+    return bench.adapter.direct.taken
+
+
+def test_quote_of_a_diff_that_went_directly_has_its_stamp() -> None:
+    quote = followed().last()[-1:].view(BBO)[0]
+    assert (quote["venue_seq"], quote["ts_event"]) == (3_000_000, 3_000_000_000)
+
+
+def test_diff_that_went_directly_has_been_seen() -> None:
+    bench = followed()
+    (fetch,) = fetches(bench.adapter.resync("galaeur", NOW, Reason.RING_FULL, bench.emit))
+    (again,) = fetches(bench.answer(fetch, snapshot(2_999_999, [["1", "6"]])))
+    assert bench.adapter.counts.books_valid == 0
+    bench.answer(again, snapshot(3_000_000, [["1", "7"]]))
+    assert bench.adapter.counts.books_valid == 1
+
+
+def test_stamp_may_not_fall_behind_a_diff_that_went_directly() -> None:
+    bench = followed()
+    bench.frame(diff(2_999_999, [["1", "8"]]))
+    assert statuses(bench.last()) == [(State.GAP, Reason.SEQUENCE_GAP, 3_000_001, 2_999_999)]
+
+
+def test_nothing_goes_directly_while_a_book_is_audited_or_built_anew() -> None:
+    bench = followed(audit_s=60)
+    (audit,) = fetches(bench.adapter.on_timer(0, NOW + 60 * SECOND, bench.emit))
+    bench.frame(diff(4_000_000, [["1", "8"]]))
+    bench.answer(audit, snapshot(4_000_000, [["1", "8"]], [["2", "5"]]))
+    assert taken(bench) == 1 and bench.adapter.counts.gaps == 0
+    bench.frame(diff(5_000_000, [["1", "9"]]))
+    bench.frame(diff(6_000_000, [["1", "10"]]))
+    assert taken(bench) == 2
+    bench.adapter.resync("galaeur", NOW, Reason.RING_FULL, bench.emit)
+    bench.frame(diff(7_000_000, [["1", "11"]]))
+    assert taken(bench) == 2
+
+
+def test_book_that_a_diff_crossed_that_went_directly_may_not_stay_so() -> None:
+    bench = followed()
+    bench.frame(diff(4_000_000, [["2.5", "1"]]))
+    bench.frame(diff(4_900_000, [["1", "8"]]))
+    assert taken(bench) == 2 and bench.adapter.counts.books_valid == 1
+    bench.frame(diff(5_000_000, [["1", "9"]]))
+    assert statuses(bench.last()) == [(State.RESYNCING, Reason.CROSSED, 0, 0)]
+
+
+def test_deletion_of_what_is_not_there_brings_an_audit_though_it_went_directly() -> None:
+    bench = followed(audit_s=0)
+    bench.frame(diff(4_000_000, [["1.1", "0"]]))
+    assert taken(bench) == 2
+    assert len(fetches(bench.adapter.on_timer(0, NOW + 60 * SECOND, bench.emit))) == 1
 
 
 # ---- audits -----------------------------------------------------------------------------------------------

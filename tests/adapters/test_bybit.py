@@ -551,6 +551,87 @@ def test_snapshot_that_does_not_come_is_asked_for_anew() -> None:
     assert [one["op"] for one in sent(bench.adapter.on_timer(0, NOW + 40 * SECOND, bench.emit))] == ["unsubscribe"]
 
 
+# ---- direct routes ----------------------------------------------------------------------------------------
+
+
+def taken(bench: Bench) -> int:
+    """How many messages went by direct routes."""
+    assert bench.adapter.direct is not None
+    return bench.adapter.direct.taken
+
+
+@pytest.mark.parametrize(
+    ("instrument", "message", "count"),
+    [
+        (
+            LINEAR,
+            '{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1672304486868,"data":[{"T":1672304486865,'
+            '"s":"BTCUSDT","S":"Buy","v":"0.001","p":"16578.50","L":"PlusTick",'
+            '"i":"20f43950-d8dd-5b31-9112-a178eb6023af","BT":false,"RPI":false,"seq":1783284617}]}',
+            1,
+        ),
+        (
+            SPOT,
+            '{"topic":"publicTrade.BTCUSDT","ts":1789875217841,"type":"snapshot","data":[{"BT":false,"RPI":false,'
+            '"S":"Sell","T":1789875217840,"i":"2290000001211680903","p":"80413.3","s":"BTCUSDT","seq":114263055846,'
+            '"v":"0.06"},{"BT":false,"RPI":false,"S":"Buy","T":1789875217840,"i":"2290000001211680919","p":"80413.4",'
+            '"s":"BTCUSDT","seq":114263055850,"v":"0.004904"}]}',
+            2,
+        ),
+        (
+            LINEAR,
+            '{"topic":"orderbook.1.BTCUSDT","type":"snapshot","ts":1790134712130,"data":{"s":"BTCUSDT",'
+            '"b":[["86723.40","0.194"]],"a":[["86723.50","5.959"]],"u":173678160,"seq":814547787693},'
+            '"cts":1790134712126}',
+            1,
+        ),
+        (
+            SPOT,
+            '{"topic":"orderbook.1.BTCUSDT","ts":1790134712130,"type":"snapshot","data":{"s":"BTCUSDT",'
+            '"b":[["86723.40","0.194"]],"a":[["86723.50","5.959"]],"u":173678160,"seq":814547787693},'
+            '"cts":1790134712126}',
+            1,
+        ),
+    ],
+)
+def test_message_as_the_venue_writes_it_goes_directly_and_makes_the_same_records(
+    instrument: str, message: str, count: int
+) -> None:
+    direct, decoded = bench_of(instrument, QUOTED), bench_of(instrument, QUOTED)
+    direct.frame(message)
+    decoded.frame(message.replace('"topic":', '"topic": '))
+    assert (taken(direct), taken(decoded)) == (1, 0)
+    assert direct.last().tobytes() == decoded.last().tobytes() and len(direct.last()) == count
+
+
+@pytest.mark.parametrize(("instrument", "head"), [(LINEAR, '"type":"delta","ts":1'), (SPOT, '"ts":1,"type":"delta"')])
+def test_next_delta_goes_directly_and_no_other(instrument: str, head: str) -> None:
+    bench = bench_of(instrument, (DataType.BOOK,))
+    bench.frame(snapshot(5, [["1", "1"]], [["2", "1"]]))
+
+    def delta(update_id: int) -> str:
+        data = f'{{"s":"BTCUSDT","b":[["1","2"]],"a":[],"u":{update_id},"seq":9}}'
+        return f'{{"topic":"orderbook.200.BTCUSDT",{head},"data":{data},"cts":1790134716094}}'
+
+    for update_id in (6, 7, 7):
+        bench.frame(delta(update_id))
+    assert taken(bench) == 2 and bench.adapter.counts.repeated == 1
+    bench.frame(delta(9))
+    assert taken(bench) == 2 and bench.adapter.counts.gaps == 1
+
+
+def test_what_was_directly_quoted_last_is_known_and_forgotten_on_a_new_connection() -> None:
+    bench = bench_of(LINEAR, (DataType.BBO,))
+    quote = push("orderbook.1.BTCUSDT", {"s": "BTCUSDT", "b": [["1", "1"]], "a": [["2", "1"]], "u": 5, "seq": 9}, cts=7)
+    bench.frame(quote)
+    bench.frame(quote)
+    assert taken(bench) == 1 and len(bench.records) == 1
+    bench.disconnect()
+    bench.connect()
+    bench.frame(quote)
+    assert taken(bench) == 2
+
+
 # ---- contracts --------------------------------------------------------------------------------------------
 
 DOCUMENTED_TICKER: Final = (

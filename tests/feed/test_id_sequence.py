@@ -72,16 +72,6 @@ def test_id_that_was_judged_but_not_taken_is_missing() -> None:
     assert sequence.judge(9) is Step.GAP and sequence.due == 8
 
 
-def test_what_was_taken_for_nothing_is_missing_again_and_no_hole_is_left_behind() -> None:
-    sequence = IdSequence()
-    sequence.take(7)
-    sequence.take(12)
-    sequence.go_back(8)
-    assert sequence.judge(8) is Step.NEXT
-    sequence.take(8)
-    assert sequence.judge(8) is Step.REPEAT and sequence.judge(9) is Step.NEXT
-
-
 @given(st.integers(0, 2**63 - 51), st.integers(1, 50), st.lists(st.integers(0, 49), max_size=20))
 def test_each_id_is_taken_at_most_once_and_repeats_are_known_ones(start: int, count: int, again: list[int]) -> None:
     ids = [start + offset for offset in range(count)]

@@ -127,6 +127,26 @@ def test_number_that_is_not_json_or_that_no_record_holds_is_left(text: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("number", "expected"),
+    [(10**18, True), (2**63 - 2, True), (2**63 - 1, False), (2**63, False), (10**19, False), (2**64 + 7, False)],
+)
+def test_id_is_taken_if_another_one_may_follow_it_in_63_bits(number: int, expected: bool) -> None:
+    ids = taken(trades_route(), fill(number), expected).view(TRADE)["trade_id"].tolist()
+    assert ids == [number] * expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", True), ("17", True), ("-1", False), ("1.0", False), ("1e3", False), ("true", False), ('"1"', False)],
+)
+def test_whole_number_may_be_passed_over_and_nothing_else_in_its_place(text: str, expected: bool) -> None:
+    form = '{"s":"B","ts":<whole>,"b":<bid_price>,"B":<bid_size>,"a":<ask_price>,"A":<ask_size>}'
+    chain = Chain()
+    chain.live = True
+    taken(QuoteRoute(form, channel(), chain), f'{{"s":"B","ts":{text},"b":1,"B":1,"a":2,"A":1}}', expected)
+
+
+@pytest.mark.parametrize(
     "text", ["1", "-1.5", "1e-7", "1E+7", "0", "true", "false", "null", '"any text"', '""', "1.25e3"]
 )
 def test_plain_value_is_passed_over(text: str) -> None:
