@@ -127,7 +127,7 @@ _NOTICE: Final = msgspec.json.Decoder(Notice)
 _ENVELOPE: Final = b'{"stream":"'
 
 # The forms of the combined messages as the venue writes them: of what is like these, to the letter, nothing needs to be
-# decoded (``feed/direct.pyx``). The stream's name and the symbol are put in.
+# decoded (``feed/template.pyx``). The stream's name and the symbol are put in.
 BOOK_TICKER_FORM: Final = (
     '{"stream":"%s","data":{"u":<last>,"s":"%s","b":"<bid_price>","B":"<bid_size>","a":"<ask_price>","A":"<ask_size>"}}'
 )

@@ -148,7 +148,7 @@ class OpenInterest(Struct):
 _OPEN_INTEREST: Final = msgspec.json.Decoder(OpenInterest)
 
 # The forms of the messages as the venue writes them: of what is like these, to the letter, nothing needs to be decoded
-# (``feed/direct.pyx``). The stream's name and the symbol are put in.
+# (``feed/template.pyx``). The stream's name and the symbol are put in.
 AGG_TRADE_FORM: Final = (
     '{"stream":"%s","data":{"e":"aggTrade","E":<any>,"a":<id>,"s":"%s","p":"<price>","q":"<size>","nq":<any>,'
     '"f":<first_fill>,"l":<last_fill>,"T":<time>,"m":<buyer_is_maker>,"st":<any>}}'

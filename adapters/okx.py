@@ -111,7 +111,7 @@ class Notice(Struct):
     data: Raw = Raw()
 
 
-# The forms of what comes most, as the venue writes them (``feed/direct.pyx``); the name of the instrument is put in.
+# The forms of what comes most, as the venue writes them (``feed/template.pyx``); the name of the instrument is put in.
 QUOTE_FORM: Final = (
     '{"arg":{"channel":"bbo-tbt","instId":"%s"},"data":[{"asks":[["<ask_price>","<ask_size>",<text>,<text>]],'
     '"bids":[["<bid_price>","<bid_size>",<text>,<text>]],"ts":"<time>","seqId":<last>}]}'

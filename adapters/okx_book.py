@@ -44,7 +44,7 @@ class Levels(Struct, gc=False):
     previous: int | None = field(name="prevSeqId", default=None)
 
 
-# The form of an update as the venue writes it (``feed/direct.pyx``); the name of the instrument is put in. A checksum
+# The form of an update as the venue writes it (``feed/template.pyx``); the name of the instrument is put in. A checksum
 # that is not 0 is none of it.
 UPDATE_FORM: Final = (
     '{"arg":{"channel":"books","instId":"%s"},"action":"update","data":[{"asks":<asks>,"bids":<bids>,"ts":"<time>",'
