@@ -55,15 +55,14 @@ _SNAPSHOT: Final = int(Flags.SNAPSHOT)
 # ---- book sync --------------------------------------------------------------------------------------------
 
 
-class DeribitBook(FrameWire):
+class DeribitBook:
     """The book of one instrument: its rules, and how it is subscribed to."""
 
     def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
         """``request``: (method, delay_ns) to the frame that asks for it."""
-        super().__init__(request)
         self._channel = channel
         self._counts = counts
-        self.sync = SocketBook(channel, self, counts)
+        self.sync = SocketBook(channel, FrameWire(request), counts)
 
     def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A snapshot or a change."""

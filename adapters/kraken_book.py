@@ -60,19 +60,18 @@ _SNAPSHOT: Final = int(Flags.SNAPSHOT)
 CHECKED_LEVELS: Final = 10
 
 
-class KrakenBook(FrameWire):
+class KrakenBook:
     """The book of one pair: its rules, and how it is subscribed to."""
 
     def __init__(
         self, channel: Channel, depth: int, request: Callable[[str, int], Send], counts: AdapterCounts
     ) -> None:
         """``request``: (method, delay_ns) to the frame that asks for it."""
-        super().__init__(request)
         self._channel = channel
         self._depth = depth
         self._counts = counts
         self._levels = LocalBook(channel)
-        self.sync = SocketBook(channel, self, counts)
+        self.sync = SocketBook(channel, FrameWire(request), counts)
         self.route = CheckedRoute(
             UPDATE_FORM % channel.instrument,
             channel,

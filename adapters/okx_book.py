@@ -62,17 +62,16 @@ CHECKED_LEVELS: Final = 25
 BOOK_LEVELS: Final = 400
 
 
-class OkxBook(FrameWire):
+class OkxBook:
     """The book of one instrument: its rules, and how it is subscribed to."""
 
     def __init__(self, channel: Channel, request: Callable[[str, int], Send], counts: AdapterCounts) -> None:
         """``request``: (op, delay_ns) to the frame that asks for it."""
-        super().__init__(request)
         self._channel = channel
         self._counts = counts
         self._levels = LocalBook(channel)
         self._is_checked = False  # since the last snapshot: nothing has to be kept where nothing is to be compared
-        self.sync = SocketBook(channel, self, counts)
+        self.sync = SocketBook(channel, FrameWire(request), counts)
 
     def on_push(self, push: Push[Levels], ts_recv: int, emit: Emit) -> Sequence[Request]:
         """A snapshot or an update."""
