@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks._run_folder import temporary_folder
 from benchmarks._venue import VirtualVenue
 from mdring.capture import CaptureEvent, CaptureWriter
 
@@ -18,8 +18,8 @@ def record_emulated(frames: int) -> Iterator[tuple[Path, list[str]]]:
     """A file with about so many frames, and the instruments in it; it lives as long as the block."""
     venue = VirtualVenue()
     wire = venue.connect()
-    with tempfile.TemporaryDirectory(prefix="mdring-bench-") as folder:
-        path = Path(folder) / "emulated.jsonl.gz"
+    with temporary_folder(parent=None) as folder:
+        path = folder / "emulated.jsonl.gz"
         with CaptureWriter(path) as writer:
             _answer(writer, venue, "exchangeInfo")
             writer.write(CaptureEvent(venue.clock.time_ns, 0, "open", url="wss://stream.binance.com/stream"))

@@ -22,6 +22,14 @@ _NO_BOOKS: Final = BooksConfig(enabled=False)
 
 
 @contextmanager
+def temporary_folder(parent: str | None = "/dev/shm") -> Iterator[Path]:
+    """A folder as long as the block, in memory unless ``parent`` says otherwise (None: where the system has such). It
+    is named after this process, so that whoever finds it knows whether it is still needed."""
+    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir=parent) as name:
+        yield Path(name)
+
+
+@contextmanager
 def run_folder(
     venues: Sequence[str],
     *,
@@ -31,12 +39,12 @@ def run_folder(
     instruments: int = 0,
 ) -> Iterator[RunFolder]:
     """The folder of a run with these venues, and so many instruments each, as long as the block."""
-    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as directory:
+    with temporary_folder() as directory:
         subscriptions = tuple(
             SubscriptionConfig(instrument=f"I{number}", data_types=("book",)) for number in range(instruments)
         )
         config = Config(
-            run=RunConfig(name="bench", directory=directory, state_directory=f"{directory}-state"),
+            run=RunConfig(name="bench", directory=str(directory), state_directory=f"{directory}-state"),
             tape=TapeConfig(slots=tape_slots),
             books=books,
             venues=tuple(
@@ -44,7 +52,7 @@ def run_folder(
                 for venue in venues
             ),
         )
-        claim = claim_run(Path(directory) / "bench")
+        claim = claim_run(directory / "bench")
         run_id = time.time_ns()
         segments = RunSegments.create(claim.folder, config, run_id)
         for venue, venue_id in config.venue_ids.items():
@@ -57,7 +65,7 @@ def run_folder(
         finally:
             del segments
             claim.release()
-            Path(directory).mkdir(exist_ok=True)  # the last run's release takes it away
+            directory.mkdir(exist_ok=True)  # the last run's release takes it away
 
 
 def attach_ring(path: Path, *, writable: bool = False) -> segment.Segment:

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +33,7 @@ import numpy.typing as npt
 import mdring
 from benchmarks import limits
 from benchmarks._harness import Part, Result, WrongAnswer, latency, measure, require
+from benchmarks._run_folder import temporary_folder
 from benchmarks.decode import Tops
 from benchmarks.peers import environment
 from mdring.book import Book
@@ -227,17 +226,15 @@ def run_up(venue: Venue, idle: str, folder: Path) -> Iterator[Path]:
 
 def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]:
     """When frames were sent and when their callbacks were called; the sender's lateness."""
-    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as name:
-        folder = Path(name)
-        with load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
-            venue.join()
-            wait_for_books(runs)
-            made, tops = venue.make(frames)
-            strategy = Noting(venue, made, rate)
-            mdring.run(strategy, "bench", books=True, idle=idle, timer_s=0.2, directory=runs)
-            sent, late = venue.end()
-            _compare(strategy.tops, tops, "mdring")
-            return sent, strategy.by_stream(), late
+    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
+        venue.join()
+        wait_for_books(runs)
+        made, tops = venue.make(frames)
+        strategy = Noting(venue, made, rate)
+        mdring.run(strategy, "bench", books=True, idle=idle, timer_s=0.2, directory=runs)
+        sent, late = venue.end()
+        _compare(strategy.tops, tops, "mdring")
+        return sent, strategy.by_stream(), late
 
 
 def wait_for_books(runs: Path) -> None:
@@ -257,8 +254,7 @@ def wait_for_books(runs: Path) -> None:
 
 def theirs(frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]:
     """The same of cryptofeed."""
-    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-") as name:
-        folder = Path(name)
+    with temporary_folder(parent=None) as folder:
         with load_venue(folder) as venue:
             out = folder / "called.json"
             words = (venue.websocket_url, venue.rest_url, out, ",".join(venue.instruments))

@@ -7,8 +7,6 @@ synchronised, and no data comes. Measured is what the kernel says of each proces
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Final
 import psutil
 
 from benchmarks._harness import Result, console, measure
+from benchmarks._run_folder import temporary_folder
 from benchmarks.e2e import DEFAULT_IDLE, load_venue, run_up, wait_for_books
 from mdring.counters import Counter, Counters
 from mdring.run_folder import RunFolder
@@ -28,13 +27,11 @@ TARGET_WORKER_MB: Final = 70.0
 
 def at_rest(seconds: float) -> list[Result]:
     """CPU in per cent of one core, and resident memory, of each process and in all."""
-    with tempfile.TemporaryDirectory(prefix=f"mdring-bench-{os.getpid()}-", dir="/dev/shm") as name:
-        folder = Path(name)
-        with load_venue(folder) as venue, run_up(venue, DEFAULT_IDLE, folder) as runs:
-            venue.join()
-            wait_for_books(runs)
-            time.sleep(1)
-            return _measured(RunFolder(runs / "bench"), seconds)
+    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, DEFAULT_IDLE, folder) as runs:
+        venue.join()
+        wait_for_books(runs)
+        time.sleep(1)
+        return _measured(RunFolder(runs / "bench"), seconds)
 
 
 def _measured(folder: RunFolder, seconds: float) -> list[Result]:
