@@ -46,13 +46,13 @@ stamp_of() {
     printf '%s/stamp%s' "$venv" "${1:+-$1}"
 }
 
-# All that decides what a build gives: where it lies, the Python, the metadata, and the sources that are compiled.
+# All that decides what a build gives: where it lies, the Python, how it is made, and the sources that are compiled.
 fingerprint() {
     (
         cd "$root"
         pwd
         identity "$venv/bin/python"
-        { echo pyproject.toml && find mdring adapters -name '*.pyx' -o -name '*.pxd' -o -name '*.h'; } |
+        { echo bin/environment.sh pyproject.toml && find mdring adapters -name '*.pyx' -o -name '*.pxd' -o -name '*.h'; } |
             LC_ALL=C sort | xargs sha256sum
     ) | sha256sum
 }
@@ -100,10 +100,20 @@ build() {
         tail -n 40 "$log" >&2
         fail "cannot build or install mdring; the lines above are the end of $log"
     fi
+    put_on_path
     fingerprint >"$(stamp_of '')"
     if [ -n "$extra" ]; then
         fingerprint >"$(stamp_of "$extra")"
     fi
+}
+
+# An editable install has an import hook that is asked last. A script in the folder that contains the clone would find
+# the clone before, for a folder of that name is a package without __init__.py. A real one that is on the path wins over
+# it, wherever on the path it is; and in a folder of its own, it does not bring adapters/ and benchmarks/ along.
+put_on_path() {
+    mkdir -p "$venv/path"
+    ln -sfn "$root/mdring" "$venv/path/mdring"
+    printf '%s\n' "$venv/path" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mdring.pth"
 }
 
 # What pip would only complain about after a long while, and in many words.

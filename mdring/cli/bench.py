@@ -14,7 +14,7 @@ from typing import Any, Final
 import mdring
 from mdring.cli.failure import CommandFailed
 
-_REPOSITORY: Final = Path(mdring.__file__).parents[1]
+_REPOSITORY: Final = Path(mdring.__file__).resolve().parents[1]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,8 @@
 """The programs of bin/ in small repositories of their own, with an interpreter that pretends to make environments.
 
-The interpreter is a wrapper of the real one: ``-m venv`` and ``-m pip`` leave a note instead of doing anything, and
-"install" a command ``mdring`` that says how it was called. All else is what a user runs.
+The interpreter is a wrapper of the real one: ``-m venv`` makes what it would without pip, but quicker, and ``-m pip``
+leaves a note instead of doing anything, and "installs" a command ``mdring`` that says how it was called. All else is
+what a user runs.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from pathlib import Path
 import pytest
 
 BIN = Path(__file__).parents[2] / "bin"
-TOOLS = ["cat", "dirname", "env", "find", "printf", "pwd", "readlink", "rm", "sed", "sh", "sha256sum", "sort", "tail",
-         "xargs", "mkdir", "cp", "chmod", "sleep"]  # fmt: skip
+TOOLS = ["cat", "dirname", "env", "find", "ln", "printf", "pwd", "readlink", "rm", "sed", "sh", "sha256sum", "sort",
+         "tail", "xargs", "mkdir", "cp", "chmod", "sleep"]  # fmt: skip
 
 INTERPRETER = """#!/bin/sh
 case "$1 ${{2:-}}" in
 "-m venv")
     echo venv >>"{notes}"
-    mkdir -p "$3/bin"
+    mkdir -p "$3/bin" "$3/{site}"
+    echo "home = {home}" >"$3/pyvenv.cfg"
+    ln -s {python} "$3/bin/unwrapped"
     cp "$0" "$3/bin/python"
     ;;
 "-m pip")
@@ -35,7 +38,10 @@ case "$1 ${{2:-}}" in
     ;;
 "-m pytest") echo "pytest $3" ;;
 "-P -m") echo "$3 $4" ;;
-*) exec {python} "$@" ;;
+*)
+    if [ -x "${{0%/*}}/unwrapped" ]; then exec "${{0%/*}}/unwrapped" "$@"; fi
+    exec {python} "$@"
+    ;;
 esac
 """
 
@@ -69,8 +75,16 @@ class Repository:
         return path
 
     def add_python(self, name: str) -> Path:
+        python = Path(sys.executable).resolve()
         return self.add_tool(
-            name, INTERPRETER.format(notes=self.notes, root=self.root, python=Path(sys.executable).resolve())
+            name,
+            INTERPRETER.format(
+                notes=self.notes,
+                root=self.root,
+                python=python,
+                home=python.parent,
+                site=f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages",
+            ),
         )
 
     def start(self, program: str, *arguments: str, cwd: Path | None = None, **more: str) -> subprocess.Popen[str]:
@@ -183,6 +197,28 @@ def test_any_working_directory_and_a_symbolic_link_will_do(repository: Repositor
     code, out, _ = repository.run(str(link), cwd=elsewhere)
     assert (code, out) == (0, f"up|--config|{repository.root}/config.toml|")
     assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["strategy.py"], ["-c", "import mdring; print(mdring.__file__)"]])
+def test_a_script_beside_the_clone_has_the_package_and_not_the_clone(tmp_path: Path, arguments: list[str]) -> None:
+    # The folder that contains the clone is the script's own, hence the first in its path: there, `mdring` is the clone.
+    repository = Repository(tmp_path / "mdring")
+    package = repository.root / "mdring" / "__init__.py"
+    package.write_text("")
+    repository.run("supervisor")
+    (tmp_path / "strategy.py").write_text("import mdring\n\nprint(mdring.__file__)\n")
+    code, out, err = repository.run(str(repository.root / ".venv" / "bin" / "python"), *arguments)
+    assert (code, err) == (0, "")
+    assert out != "None\n", "it is the clone, as a namespace package"
+    assert Path(out.rstrip()).samefile(package)
+
+
+def test_the_package_alone_becomes_importable(repository: Repository) -> None:
+    for folder in ("mdring", "adapters"):
+        (repository.root / folder / "__init__.py").write_text("")
+    repository.run("supervisor")
+    found = "from importlib.util import find_spec; print([n for n in ('mdring', 'adapters', 'bin') if find_spec(n)])"
+    assert repository.run(str(repository.root / ".venv" / "bin" / "python"), "-c", found)[1] == "['mdring']\n"
 
 
 def test_a_failed_build_shows_the_end_of_its_log_and_is_tried_again(repository: Repository) -> None:
