@@ -91,7 +91,9 @@ class Sequencer:
     def _report(self) -> None:
         positions = self._merge.positions()
         self.counters.store(Counter.RECORDS, self.cursor)
-        self.counters.store(Counter.LAG, sum(ring.cursor - positions[venue] for venue, ring in self._rings.items()))
+        # A record may have been taken before its writer has moved the cursor: that shows first, and may be preempted.
+        waiting = (max(0, ring.cursor - positions[venue]) for venue, ring in self._rings.items())
+        self.counters.store(Counter.LAG, sum(waiting))
         self.counters.heartbeat()
 
 

@@ -21,6 +21,8 @@ from mdring.ring.segment import AlreadyWritten
 from mdring.sequencer import Sequencer
 from tests.runs import TestRun, open_reader, open_writer, records, temporary_run
 
+CURSOR_WORD = 0  # of a ring's writer block
+
 
 def read_tape(run: TestRun) -> npt.NDArray[np.void]:
     """All that is on the tape, checked for an unbroken seq."""
@@ -177,6 +179,19 @@ def test_an_overwritten_venue_ring_stops_the_sequencer_with_its_venue() -> None:
             writer.publish(records(32))  # ignores the back-pressure
         with pytest.raises(RuntimeError, match="venue_id 1 is damaged"):
             drain(Sequencer(run.folder, run.venue_ids))
+
+
+def test_a_record_that_a_venue_rings_cursor_does_not_cover_yet_is_sequenced_and_leaves_no_lag() -> None:
+    """Shown is published: a worker that is preempted or killed right after that has yet to move the cursor."""
+    with temporary_run(("alpha", "beta")) as run:
+        open_writer(run.rings["alpha"]).publish(records(10))
+        open_writer(run.rings["beta"]).publish(records(3, venue_id=2))
+        run.rings["alpha"].writer_block.store(CURSOR_WORD, 6)
+        sequencer = Sequencer(run.folder, run.venue_ids)
+        sequencer.stop()
+        sequencer.run(IDLE_STRATEGIES["block"])
+        assert len(read_tape(run)) == 13
+        assert Counters.attach(run.folder.counters("sequencer")).load(Counter.LAG) == 0
 
 
 def test_positions_for_back_pressure_follow_the_tape() -> None:
