@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +26,12 @@ OWNER = re.compile(r"mdring-(?:tests|test|bench)-(\d+)(?:-|$)")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions of the proofs (hours)")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C must reach what the tests start, too, when a shell has started them in the background, ignoring it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
