@@ -13,8 +13,10 @@ What comes out are all records, checked, and a book per instrument made from the
 from __future__ import annotations
 
 import heapq
+import pickle
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -195,6 +197,16 @@ class Wanted(Struct, frozen=True):
     extra: tuple[str, ...] = ()  # names in the venue's manner that it does not list
 
 
+_adapter_type = cache(load_adapter)
+_emulator_type = cache(load_emulator)
+
+
+@lru_cache(maxsize=32)
+def _new_market(symbols: tuple[str, ...], seed: int, depth: int) -> bytes:
+    """A market that has not begun, pickled: to make one takes as long as to run it for seconds."""
+    return pickle.dumps(Market(universe(symbols), seed, depth=depth, trade_share=0.3, history_limit=10_000))
+
+
 class Loopback:
     """See above. ``latency_s`` is that of REST answers."""
 
@@ -220,8 +232,8 @@ class Loopback:
         self.schedule = Schedule()
         self.rate = rate
         self.latency_ns = round(latency_s * SECOND)
-        self.market = Market(universe(symbols), seed, depth=depth, trade_share=0.3, history_limit=10_000)
-        emulator_type = load_emulator(venue)
+        self.market: Market = pickle.loads(_new_market(tuple(symbols), seed, depth))
+        emulator_type = _emulator_type(venue)
         self.emulator: VenueEmulator = emulator_type(
             self.market, LoopHost(self.schedule), emulator_type.options(**(emulator_options or {}))
         )
@@ -245,7 +257,7 @@ class Loopback:
         self._direct = direct
         self._rest_steps = 0.0
         self._moving = True
-        self.adapter_type = load_adapter(venue)
+        self.adapter_type = _adapter_type(venue)
         self._options = structs.replace(self.adapter_type.options(), **(options or {}))
         self._endpoints = endpoints or Endpoints("ws://venue", "http://venue")
         self.infos = self._learn()
@@ -507,17 +519,19 @@ class Loopback:
     def book(self, instrument: str) -> tuple[Levels, Levels] | None:
         """The book that a consumer has; None while it is invalid."""
         sides: dict[int, Levels] | None = None
+        clear, level, snapshot = int(Kind.CLEAR), int(Kind.LEVEL), int(Flags.SNAPSHOT)
         number = self.channels[instrument].instrument_id
         records = self.records
-        for row in np.compress(records["instrument_id"] == number, records).view(LEVEL):
-            if row["kind"] == Kind.CLEAR:
-                sides = defaultdict(dict) if row["flags"] & Flags.SNAPSHOT else None
-            elif row["kind"] == Kind.LEVEL:
+        rows = np.compress(records["instrument_id"] == number, records).view(LEVEL)
+        for kind, flags, side, price, size in rows[["kind", "flags", "side", "price", "size"]].tolist():
+            if kind == clear:
+                sides = defaultdict(dict) if flags & snapshot else None
+            elif kind == level:
                 assert sides is not None, "a level of an invalid book"
-                if row["size"]:
-                    sides[int(row["side"])][int(row["price"])] = int(row["size"])
+                if size:
+                    sides[side][price] = size
                 else:
-                    sides[int(row["side"])].pop(int(row["price"]), None)
+                    sides[side].pop(price, None)
         return None if sides is None else (sides[Side.BID], sides[Side.ASK])
 
     def truth(self, instrument: str, limit: int | None = None) -> tuple[Levels, Levels]:

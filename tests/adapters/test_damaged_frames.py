@@ -21,7 +21,7 @@ from tests.adapters.venues import VENUES
 every_venue = pytest.mark.parametrize("venue", VENUES)
 
 LONG_FRAMES: Final = 125_000  # times eight venues
-QUICK_FRAMES: Final = 10_000
+QUICK_FRAMES: Final = 5_000
 FRAMES_OF_A_LIFE: Final = (100, 100, 100, 100, 400)
 VOLLEYS: Final = (1, 1, 1, 2, 5, 20)
 PAUSES_S: Final = (0.0, 0.0, 0.02, 0.1, 0.3)
