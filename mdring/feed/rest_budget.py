@@ -39,7 +39,6 @@ import fcntl
 import logging
 import os
 import re
-import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -49,6 +48,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from mdring.feed.adapter import Limits, Response
 from mdring.feed.snapshot_book import PAUSE_S
@@ -70,7 +71,9 @@ _MAGIC_BYTES: Final = b"MDBUDGT\x01"
 _MAGIC: Final = int.from_bytes(_MAGIC_BYTES, "little")
 _SECONDS: Final = 128
 _FIRST_PAIR: Final = 3
-_PAGE: Final = struct.Struct(f"<{_FIRST_PAIR + 2 * _SECONDS}Q")
+_WORDS: Final = _FIRST_PAIR + 2 * _SECONDS
+_WORD: Final = np.dtype("<i8")
+_PAGE_BYTES: Final = _WORDS * _WORD.itemsize
 
 
 class Account:
@@ -78,14 +81,15 @@ class Account:
 
     def __init__(self, page: bytes = b"") -> None:
         """``page`` is what ``to_bytes`` gave; anything else is an empty account."""
-        empty = [_MAGIC, *[0] * (_FIRST_PAIR - 1 + 2 * _SECONDS)]
-        self._words = list(_PAGE.unpack(page)) if len(page) == _PAGE.size else empty
-        if self._words[0] != _MAGIC:
-            self._words = empty
+        if len(page) == _PAGE_BYTES and page.startswith(_MAGIC_BYTES):
+            self._words = np.frombuffer(page, _WORD).copy()
+        else:
+            self._words = np.zeros(_WORDS, _WORD)
+            self._words[0] = _MAGIC
 
     def to_bytes(self) -> bytes:
         """The page of the file."""
-        return _PAGE.pack(*self._words)
+        return self._words.tobytes()
 
     def wait_ns(self, limits: Limits, weight: int, now_ns: int) -> int:
         """How long to wait before ``weight`` may be spent; 0: not at all. What is more than all may go alone."""
@@ -101,21 +105,21 @@ class Account:
         """Count a weight, whoever has spent it."""
         second = now_ns // SECOND_NS
         place = _FIRST_PAIR + 2 * (second % _SECONDS)
-        before = self._words[place + 1] if self._words[place] == second else 0
+        before = int(self._words[place + 1]) if self._words[place] == second else 0
         self._words[place : place + 2] = second, before + weight
 
     def pause(self, until_ns: int) -> None:
         """Nobody may ask before this time."""
-        self._words[1] = max(self._words[1], until_ns)
+        self._words[1] = max(int(self._words[1]), until_ns)
 
     def pause_ns(self, now_ns: int) -> int:
         """How long the pause still lasts. One that is longer than any may be is of a clock that was set back."""
-        left_ns = self._words[1] - now_ns
+        left_ns = int(self._words[1]) - now_ns
         return left_ns if 0 < left_ns <= _MAX_RETRY_AFTER_S * SECOND_NS else 0
 
     def _distance_ns(self, limits: Limits, now_ns: int) -> int:
         interval_ns = round(limits.fetch_interval_s * SECOND_NS)
-        left_ns = self._words[2] + interval_ns - now_ns
+        left_ns = int(self._words[2]) + interval_ns - now_ns
         return left_ns if 0 < left_ns <= interval_ns else 0  # longer: the clock was set back
 
     def used(self, limits: Limits, now_ns: int) -> int:
@@ -150,8 +154,9 @@ class Account:
         return self._since(now_ns // SECOND_NS - 60, now_ns)
 
     def _since(self, second: int, now_ns: int) -> Iterator[tuple[int, int]]:
-        pairs = zip(self._words[_FIRST_PAIR::2], self._words[_FIRST_PAIR + 1 :: 2], strict=True)
-        return ((when, weight) for when, weight in pairs if weight and second <= when <= now_ns // SECOND_NS)
+        seconds, weights = self._words[_FIRST_PAIR::2], self._words[_FIRST_PAIR + 1 :: 2]
+        counting = (weights != 0) & (seconds >= second) & (seconds <= now_ns // SECOND_NS)
+        return zip(seconds[counting].tolist(), weights[counting].tolist(), strict=True)
 
 
 def is_turning(now_ns: int) -> bool:
@@ -247,7 +252,7 @@ class RestBudget:
             yield None
             return
         try:
-            page = os.pread(descriptor, _PAGE.size, 0)
+            page = os.pread(descriptor, _PAGE_BYTES, 0)
             self._last = Account(page)
             yield self._last
             changed = self._last.to_bytes()
@@ -306,7 +311,7 @@ def _clear_away(directory: Path, now_ns: int) -> None:
             if descriptor is None:
                 continue
             try:
-                page = os.pread(descriptor, _PAGE.size, 0)
+                page = os.pread(descriptor, _PAGE_BYTES, 0)
                 if not page or (page.startswith(_MAGIC_BYTES) and Account(page).has_nothing_to_tell(now_ns)):
                     path.unlink()
             finally:

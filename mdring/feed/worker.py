@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -66,6 +67,7 @@ from mdring.run_folder import RunFolder, rest_budgets
 logger = logging.getLogger(__name__)
 
 _PULSE_S: Final = 0.2
+_WEIGH_EVERY: Final = 5  # pulses; to read the REST account takes longer than some frames
 _CLOSE_WAIT_S: Final = 0.25
 _MS: Final = 1_000_000
 # A connection is replaced somewhere in this part of its maximum life, so that no two workers do it at once.
@@ -279,8 +281,10 @@ class Worker:
 
     async def _pulse(self) -> None:
         """What is not done for every frame: heartbeat, counters, channel_seqs, the end of a loss."""
-        while True:
+        for pulse in itertools.count():
             self._beat()
+            if pulse % _WEIGH_EVERY == 0:
+                self.counters.store(Counter.REST_WEIGHT, self._budget.used(time.time_ns()))
             await asyncio.sleep(_PULSE_S)
 
     def _beat(self) -> None:
@@ -288,7 +292,6 @@ class Worker:
             self.driver.end_loss()
         self.publisher.save_channels()
         self.driver.publish_counts()
-        self.counters.store(Counter.REST_WEIGHT, self._budget.used(time.time_ns()))
         if self.lives:
             self.counters.store(Counter.FETCHES_WAITING, self.driver.fetcher.waiting)
             self.counters.store(Counter.BREAKER, max(life.breaker.state for life in self.lives))
