@@ -52,14 +52,16 @@ fingerprint() {
         cd "$root"
         pwd
         identity "$venv/bin/python"
-        { echo bin/environment.sh pyproject.toml && find mdring adapters -name '*.pyx' -o -name '*.pxd' -o -name '*.h'; } |
-            LC_ALL=C sort | xargs sha256sum
+        {
+            echo bin/build_extensions.py bin/environment.sh pyproject.toml
+            find mdring adapters -name '*.pyx' -o -name '*.pxd' -o -name '*.h'
+        } | LC_ALL=C sort | xargs sha256sum
     ) | sha256sum
 }
 
 # The same for an interpreter and for the environments that were made with it.
 identity() {
-    "$1" -c 'import sys; print(sys.base_exec_prefix, *sys.version_info[:2])'
+    "$1" -S -c 'import sys; print(sys.base_exec_prefix, *sys.version_info[:2])'
 }
 
 find_python() {
@@ -78,7 +80,7 @@ find_python() {
 }
 
 is_new_enough() {
-    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+    "$1" -S -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
 build() {
