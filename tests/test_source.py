@@ -109,7 +109,10 @@ def test_only_the_supervisor_catches_whatever_goes_wrong() -> None:
     broad += [
         str(path.relative_to(ROOT))
         for path in files(".pyx", below=("mdring",))
-        if re.search(r"\bexcept\s*(:|(Base)?Exception)", path.read_text())
+        for indented, block in re.findall(
+            r"^( *)except\s*(?::|(?:Base)?Exception)[^\n]*\n((?:\1 +[^\n]*\n)*)", path.read_text(), re.MULTILINE
+        )
+        if block.split("\n")[-2:] != [f"{indented}    raise", ""]
     ]
     assert not broad, "name the exceptions: anything else is our bug and must end the process"
 

@@ -327,8 +327,8 @@ class Adapter(ABC):
     def receive(self, connection: int, payload: bytes | memoryview, ts_recv: int, emit: Emit) -> Sequence[Request]:
         """One text frame of the venue: to its direct route or, what that leaves, to ``on_frame``.
 
-        The driver asks the routes natively (``DirectPath``), and calls ``on_frame`` itself for what they leave. So a
-        message is looked up and matched once, whoever hands it over.
+        The worker asks the routes natively (``intake.pyx``), and its driver calls ``on_frame`` itself for what they
+        leave. So a message is looked up and matched once, whoever hands it over.
         """
         if self.direct is not None and self.direct.take(connection, bytes(payload), emit):
             return NOTHING

@@ -52,5 +52,8 @@ cdef class DirectPath:
     cdef Writer writer
     cdef Words sequencer
     cdef Py_ssize_t position_word, waiting_word
+    cdef object on_save_due, on_refused
     cdef public bint enabled
     cdef public uint64_t save_at
+
+    cdef bint take_message(self, Py_ssize_t connection, bytes payload, int64_t ts_recv) except -1

@@ -1,14 +1,10 @@
+from collections.abc import Callable
 from typing import Final, final, overload
 
 from mdring.feed.chain import Chain
 from mdring.feed.emit import Channel, Emit
 from mdring.feed.template import Form
 from mdring.ring._ring import Words, Writer
-
-NOT_TAKEN: Final[int]
-TAKEN: Final[int]
-REFUSED: Final[int]
-SAVE_DUE: Final[int]
 
 class Route(Form):
     """One stream of one instrument: the form of its messages, and the chain that tells the next one.
@@ -101,7 +97,9 @@ class DirectPath:
         sequencer: Words,
         position_word: int,
         waiting_word: int,
-    ) -> None: ...
-    def take(self, connection: int, payload: bytes, ts_recv: int) -> int:
-        """NOT_TAKEN; or TAKEN, of which SAVE_DUE and REFUSED say that the publisher has something to do besides: save
-        the channels, note the loss of ``emit.refused`` records to a full ring."""
+        on_save_due: Callable[[], None],
+        on_refused: Callable[[], None],
+    ) -> None:
+        """``on_refused`` has to note the loss of ``emit.refused`` records to a full ring."""
+    def take(self, connection: int, payload: bytes, ts_recv: int) -> bool:
+        """Publish the records of a message, if it is the normal next one of a route; whether it was."""

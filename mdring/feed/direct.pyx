@@ -40,11 +40,6 @@ cdef uint64_t MIX = 0x9E3779B97F4A7C15
 # The record has four bytes for how many fills a trade merges.
 cdef int64_t MOST_FILLS = 0xFFFFFFFF
 
-NOT_TAKEN = 0
-TAKEN = 1
-REFUSED = 2
-SAVE_DUE = 3
-
 
 cdef class Route(Form):
     """One stream of one instrument: the form of its messages, and the chain that tells the next one.
@@ -388,7 +383,7 @@ cdef class DirectPath:
     """
 
     def __init__(self, DirectRoutes routes not None, Emit emit not None, Writer writer not None,
-                 Words sequencer not None, Py_ssize_t position_word, Py_ssize_t waiting_word):
+                 Words sequencer not None, Py_ssize_t position_word, Py_ssize_t waiting_word, on_save_due, on_refused):
         for index in (position_word, waiting_word):
             if not 0 <= index < sequencer.count:
                 raise IndexError(f"word {index} of {sequencer.count}")
@@ -398,22 +393,28 @@ cdef class DirectPath:
         self.sequencer = sequencer
         self.position_word = position_word
         self.waiting_word = waiting_word
+        self.on_save_due = on_save_due
+        self.on_refused = on_refused
         self.enabled = True
 
     def take(self, Py_ssize_t connection, bytes payload not None, int64_t ts_recv):
-        """NOT_TAKEN; or TAKEN, of which SAVE_DUE and REFUSED say that the publisher has something to do besides: save
-        the channels, note the loss of ``emit.refused`` records to a full ring."""
+        """Publish the records of a message, if it is the normal next one of a route; whether it was."""
+        return self.take_message(connection, payload, ts_recv)
+
+    cdef bint take_message(self, Py_ssize_t connection, bytes payload, int64_t ts_recv) except -1:
         cdef Emit emit = self.emit
         if not self.enabled:
-            return NOT_TAKEN
+            return False
         emit.ts_recv = ts_recv
         if not self.routes.take_staged(connection, payload, emit):
-            return NOT_TAKEN
+            return False
         emit.count_frames(1, len(payload))
         if emit.record_count == 0:
-            return TAKEN
+            return True
         if emit.commit_staged(self.writer, load_acquire_u64(self.sequencer.words + self.position_word), True):
             self.writer.wake_waiting(self.sequencer.words + self.waiting_word)
         if emit.refused:
-            return REFUSED
-        return SAVE_DUE if self.writer.published >= self.save_at else TAKEN
+            self.on_refused()
+        elif self.writer.published >= self.save_at:
+            self.on_save_due()
+        return True

@@ -32,7 +32,7 @@ from mdring.feed.adapter import (
     Send,
     VenueProtocolError,
 )
-from mdring.feed.direct import NOT_TAKEN, TAKEN, DirectPath
+from mdring.feed.direct import DirectPath
 from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
@@ -71,6 +71,8 @@ class Driver:
         counters: Counters,
         venue_channel: Channel,
     ) -> None:
+        self.path: DirectPath | None = None
+        """Asked first for every message, by the connection's intake (``intake.pyx``)."""
         self._adapter = adapter
         self._publisher = publisher
         self._emit = publisher.emit
@@ -82,7 +84,6 @@ class Driver:
         self._connections_of: dict[str, list[int]] = {}
         self._links: dict[int, Link] = {}
         self._published_counts = AdapterCounts()
-        self._path: DirectPath | None = None
 
     def adopt(self, adapter: Adapter) -> None:
         """Drive this one from now on: the one before has only learnt which instruments there are."""
@@ -94,7 +95,7 @@ class Driver:
         """The channels by instrument, and the instruments of each connection; the adapter has been bound before."""
         self._channels = channels
         if self._adapter.direct is not None:
-            self._path = self._publisher.direct_path(self._adapter.direct)
+            self.path = self._publisher.direct_path(self._adapter.direct)
         for connection, instruments in connections.items():
             for instrument in instruments:
                 self._connections_of.setdefault(instrument, []).append(connection)
@@ -116,13 +117,7 @@ class Driver:
         self._finish(self._adapter.on_connect(connection, now_ns, self._emit))
 
     def on_frame(self, connection: int, payload: bytes, ts_recv: int) -> bool:
-        """One message; whether it was market data."""
-        if self._path is not None:
-            outcome = self._path.take(connection, payload, ts_recv)
-            if outcome != NOT_TAKEN:
-                if outcome != TAKEN:
-                    self._publisher.after_direct(outcome)
-                return True
+        """One message that ``path`` has not taken; whether it was market data."""
         publisher, emit = self._publisher, self._emit
         if publisher.losing:
             self.end_loss()

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from mdring.counters import POSITIONS_WORD, WAITING_WORD, Counter, Counters, Histogram
 from mdring.feed.channels import ChannelStore
-from mdring.feed.direct import REFUSED, SAVE_DUE, DirectPath, DirectRoutes
+from mdring.feed.direct import DirectPath, DirectRoutes
 from mdring.feed.emit import Channel, Emit
 from mdring.record import DataType, Flags, offset_of
 from mdring.ring import segment
@@ -85,20 +85,13 @@ class Publisher:
             self._channels.append(channel)
 
     def direct_path(self, routes: DirectRoutes) -> DirectPath:
-        """The native way of messages that these routes take. What it returns besides TAKEN and NOT_TAKEN goes to
-        ``after_direct``."""
+        """The native way of messages that these routes take."""
         self._path = DirectPath(
-            routes, self.emit, self._writer, self._sequencer, self._position_word, WAITING_WORD
+            routes, self.emit, self._writer, self._sequencer, self._position_word, WAITING_WORD, self.save_channels,
+            self._note_loss,
         )  # fmt: skip
         self._path.save_at = self._saved_at + self._save_after
         return self._path
-
-    def after_direct(self, outcome: int) -> None:
-        """What a message on the direct path left to be done."""
-        if outcome == SAVE_DUE:
-            self.save_channels()
-        elif outcome == REFUSED:
-            self._note_loss()
 
     def commit(self) -> None:
         """Publish what is staged, all or from some event group on none of it, and wake the sequencer if it sleeps."""

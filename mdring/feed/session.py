@@ -26,6 +26,7 @@ from msgspec import Struct
 
 from mdring.feed.adapter import Connection, Send
 from mdring.feed.driver import Driver
+from mdring.feed.intake import Intake
 from mdring.feed.states import Announcement
 from mdring.feed.transport import Timeouts, WebSocket, open_websocket
 from mdring.feed.watchdog import Verdict, Watchdog, WatchdogSettings
@@ -56,7 +57,6 @@ class Session:
         """``on_healthy`` is called when data has flowed for the healthy period. The session that this one
         ``replaces`` is ended the moment this one is open."""
         self.ended: Verdict | None = None
-        self.is_open = False
         self.is_healthy = False
         self._connection = connection
         self._number = connection.connection
@@ -64,20 +64,26 @@ class Session:
         self._settings = settings
         self._on_healthy = on_healthy
         self._replaces = replaces
-        self._watchdog = Watchdog(settings.watchdog, 0)
+        self._changed = asyncio.Event()  # the watchdog must look again
+        self.intake = Intake(self._number, driver.path, self._changed.set)
+        """What the transport asks first."""
+        self._watchdog = Watchdog(settings.watchdog, self.intake, 0)
         self._websocket: WebSocket | None = None
         self._error: BaseException | None = None
-        self._changed = asyncio.Event()  # the watchdog must look again
         self._unsent: deque[Send] = deque()
         self._may_send_ns = 0
         self._send_timer: asyncio.TimerHandle | None = None
         self._timer_due_ns = 0  # the adapter's; 0: it wants none
-        self._ts_recv = 0  # of the read that is going on; 0: none is
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages are taken, and requests sent."""
+        return self.intake.is_open
 
     @property
     def last_data_ns(self) -> int:
         """When market data came last, CLOCK_MONOTONIC; 0: not yet."""
-        return self._watchdog.last_data_ns
+        return self.intake.last_data_ns
 
     async def open(self) -> None:
         """Open the connection and subscribe. Raises TransportError."""
@@ -108,7 +114,7 @@ class Session:
         if self.ended is not None or not self.is_open:
             return
         self.ended = Verdict(reason, detail)
-        self.is_open = False
+        self.intake.is_open = False
         self._changed.set()
         if self._send_timer is not None:
             self._send_timer.cancel()
@@ -141,33 +147,27 @@ class Session:
         if self._replaces is not None:
             self._replaces.end(Reason.PLANNED_RECONNECT)
             self._replaces = None
-        self._watchdog = Watchdog(self._settings.watchdog, time.monotonic_ns())
-        self.is_open = True
+        self._watchdog = Watchdog(self._settings.watchdog, self.intake, time.monotonic_ns())
+        self.intake.is_open = True
         if self._settings.timer_interval_ns:
             self._timer_due_ns = time.monotonic_ns() + self._settings.timer_interval_ns
         self._driver.on_connect(self._number, self)
 
     def on_message(self, payload: bytes, last_in_read: int) -> None:
-        """A whole message. All that one read brings has one ``ts_recv``."""
-        if not self.is_open:
+        """A whole message that the intake has not taken."""
+        intake = self.intake
+        if not intake.is_open:
             return
-        watchdog = self._watchdog
-        if not self._ts_recv:
-            self._ts_recv = time.time_ns()
-            watchdog.last_heard_ns = time.monotonic_ns()
-        if self._driver.on_frame(self._number, payload, self._ts_recv):
-            if not watchdog.first_data_ns:
-                watchdog.first_data_ns = watchdog.last_heard_ns
-                self._changed.set()
-            watchdog.last_data_ns = watchdog.last_heard_ns
+        if self._driver.on_frame(self._number, payload, intake.hear()):
+            intake.note_data()
         if last_in_read:
-            self._ts_recv = 0
+            intake.end_read()
 
     def on_control(self, last_in_read: int) -> None:
         """The venue lives, which is no data."""
-        self._watchdog.last_heard_ns = time.monotonic_ns()
+        self.intake.hear()
         if last_in_read:
-            self._ts_recv = 0
+            self.intake.end_read()
 
     def on_closed(self, reason: Reason, detail: str) -> None:
         """The connection is gone."""
@@ -176,7 +176,7 @@ class Session:
     def on_error(self, error: BaseException) -> None:
         """Our bug: ``watch`` raises it."""
         self._error = error
-        self.is_open = False
+        self.intake.is_open = False
         self._changed.set()
 
     # ---- what the adapter wants --------------------------------------------------------------------------

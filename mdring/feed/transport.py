@@ -27,6 +27,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from msgspec import Struct
 from picows import WSCloseCode, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
 
+from mdring.feed.intake import Intake
 from mdring.record import Reason
 
 MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
@@ -60,11 +61,16 @@ class Timeouts(Struct, frozen=True):
 class Receiver(Protocol):
     """Takes what comes on a connection. All of it is called from the event loop, and must not wait."""
 
+    @property
+    def intake(self) -> Intake:
+        """What takes the usual messages; the others are left for ``on_message``."""
+
     def on_open(self, websocket: WebSocket) -> None:
         """The handshake is done. Called before any message, though messages may have come with it."""
 
     def on_message(self, payload: bytes, last_in_read: int) -> None:
-        """A whole message. ``last_in_read``: not 0 if the socket read that brought it holds nothing further."""
+        """A whole message that the intake has not taken. ``last_in_read``: not 0 if the socket read that brought it
+        holds nothing further."""
 
     def on_control(self, last_in_read: int) -> None:
         """A control frame, or a part of a message, came: the venue is alive."""
@@ -106,6 +112,8 @@ class _Listener(WSListener):
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
+        # On the instance, where picows looks first: of what the intake takes nothing is interpreted.
+        self.__dict__["on_ws_frame"] = receiver.intake.before(self.on_ws_frame, self._fail)
         self._parts: list[bytes] = []
         self._parts_bytes = 0
         self._end: tuple[Reason, str] | None = None
@@ -121,7 +129,6 @@ class _Listener(WSListener):
         kind = frame.msg_type
         try:
             if (kind is _TEXT or kind is _BINARY) and frame.fin and not self._parts:
-                # A copy: for messages of usual size it costs less than making a memoryview.
                 self._receiver.on_message(frame.get_payload_as_bytes(), frame.last_in_buffer)
             else:
                 self._on_other(transport, frame)
@@ -130,6 +137,7 @@ class _Listener(WSListener):
             raise
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._receiver.intake.release()
         handshake = transport.close_handshake
         if self._end is None and handshake is not None and handshake.sent is not None:
             # Sent by picows: what came breaks RFC 6455, or is too large.
@@ -154,6 +162,7 @@ class _Listener(WSListener):
     def _on_part(self, transport: WSTransport, frame: WSFrame) -> None:
         self._parts.append(frame.get_payload_as_bytes())
         self._parts_bytes += frame.payload_size
+        self._receiver.intake.in_parts = not frame.fin
         if self._parts_bytes > MAX_MESSAGE_BYTES:
             self._end = (Reason.BAD_MESSAGE, f"a message of more than {MAX_MESSAGE_BYTES} bytes")
             transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
@@ -162,7 +171,8 @@ class _Listener(WSListener):
             whole = b"".join(self._parts)
             self._parts.clear()
             self._parts_bytes = 0
-            self._receiver.on_message(whole, frame.last_in_buffer)
+            if not self._receiver.intake.take(whole, frame.last_in_buffer):
+                self._receiver.on_message(whole, frame.last_in_buffer)
             return
         self._receiver.on_control(frame.last_in_buffer)
 

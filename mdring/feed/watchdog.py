@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from mdring.feed.intake import Intake
 from mdring.record import Reason
 
 
@@ -41,23 +42,17 @@ class Verdict(Struct, frozen=True):
 
 
 class Watchdog:
-    """Watches one connection. Whoever reads the socket stores ``last_heard_ns``, ``first_data_ns`` and
-    ``last_data_ns`` itself: these change with every read, and a call would cost more than all the rest."""
+    """Watches one connection. When what came last stands in its intake, and changes with every read."""
 
-    __slots__ = ("_acks", "_ping_sent_ns", "_replace_at_ns", "_settings", "_subscribed_ns",
-                 "first_data_ns", "last_data_ns", "last_heard_ns")  # fmt: skip
-
-    def __init__(self, settings: WatchdogSettings, now_ns: int) -> None:
+    def __init__(self, settings: WatchdogSettings, intake: Intake, now_ns: int) -> None:
         """The handshake was done at ``now_ns``."""
         self._settings = settings
+        self._intake = intake
         self._acks: dict[str, int] = {}  # name -> when it is late
         self._subscribed_ns = now_ns
         self._ping_sent_ns = 0
         self._replace_at_ns = now_ns + settings.life_ns if settings.life_ns else 0
-        self.last_heard_ns = now_ns
-        """When a frame came last, whatever it was."""
-        self.first_data_ns = self.last_data_ns = 0
-        """When market data came first, and last; 0: not yet."""
+        intake.last_heard_ns = now_ns
 
     def on_sent(self, now_ns: int, ack: str | None) -> None:
         """A frame was sent; an answer named ``ack`` is due, if that is given."""
@@ -76,7 +71,7 @@ class Watchdog:
 
     def ping_due(self, now_ns: int) -> bool:
         """Whether silence lasts so long that the venue must be asked for a sign of life."""
-        return not self._awaits_pong() and now_ns >= self.last_heard_ns + self._settings.ping_interval_ns
+        return not self._awaits_pong() and now_ns >= self._intake.last_heard_ns + self._settings.ping_interval_ns
 
     def replace_due(self, now_ns: int) -> bool:
         """Whether a replacement of the connection is to be opened."""
@@ -88,7 +83,8 @@ class Watchdog:
 
     def is_healthy(self) -> bool:
         """Whether data has flowed for the healthy period."""
-        return self.last_data_ns != 0 and self.last_data_ns - self.first_data_ns >= self._settings.healthy_ns
+        first_ns, last_ns = self._intake.first_data_ns, self._intake.last_data_ns
+        return last_ns != 0 and last_ns - first_ns >= self._settings.healthy_ns
 
     def verdict(self, now_ns: int) -> Verdict | None:
         """Why the connection is to be given up, if it is."""
@@ -99,7 +95,7 @@ class Watchdog:
             return Verdict(Reason.STALE, f"no pong for {_ms(self._settings.pong_ns)}")
         if now_ns < self._data_late_ns():
             return None
-        if self.last_data_ns:
+        if self._intake.last_data_ns:
             return Verdict(Reason.STALE, f"no data for {_ms(self._settings.stale_ns)}")
         return Verdict(Reason.NO_DATA, f"no first data for {_ms(self._settings.first_data_ns)}")
 
@@ -107,23 +103,24 @@ class Watchdog:
         """When something may be due next. Look again after every call, and after the first data; what else comes
         only puts things off."""
         due = [self._data_late_ns(), *self._acks.values()]
-        due.append(max(self.last_heard_ns, self._ping_sent_ns) + self._settings.ping_interval_ns)
+        due.append(max(self._intake.last_heard_ns, self._ping_sent_ns) + self._settings.ping_interval_ns)
         if self._awaits_pong():
             due.append(self._ping_sent_ns + self._settings.pong_ns)
         if self._replace_at_ns:
             due.append(self._replace_at_ns)
-        if self.last_data_ns and not self.is_healthy():
+        if self._intake.last_data_ns and not self.is_healthy():
             # The data that completes the period may come any time after it.
-            due.append(max(self.first_data_ns + self._settings.healthy_ns, now_ns + self._settings.healthy_ns // 8))
+            healthy_ns = self._settings.healthy_ns
+            due.append(max(self._intake.first_data_ns + healthy_ns, now_ns + healthy_ns // 8))
         return min(due)
 
     def _awaits_pong(self) -> bool:
         """Any frame will do as an answer: it too shows that the venue lives."""
-        return self._ping_sent_ns > self.last_heard_ns
+        return self._ping_sent_ns > self._intake.last_heard_ns
 
     def _data_late_ns(self) -> int:
-        if self.last_data_ns:
-            return self.last_data_ns + self._settings.stale_ns
+        if self._intake.last_data_ns:
+            return self._intake.last_data_ns + self._settings.stale_ns
         # Data may well precede the answer, but nobody must wait for it before the answer is there.
         begun = max([self._subscribed_ns, *self._acks.values()])
         return begun + self._settings.first_data_ns

@@ -3,8 +3,9 @@
 ::
 
     transport --frames--> session --> driver --> adapter --> emit --> publisher --> venue ring
-                             ^          |  |
-                             +-- Send --+  +-- Fetch --> rest
+        |                    ^          |  |                                             ^
+        |                    +-- Send --+  +-- Fetch --> rest                            |
+        +--> intake --the usual messages--> direct path ---------------------------------+
 
 It learns the instruments' metadata (``listing.py``: from the file of the last time while REST is dead), finds out what
 the subscriptions mean (``subscriptions.py``), has the supervisor give the instruments rows in the instrument table,

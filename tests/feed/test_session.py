@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, cast
 
+import pytest
 from msgspec import structs
 from picows import WSMsgType
 
 from mdring.feed.adapter import Connection, Send
+from mdring.feed.direct import DirectPath
 from mdring.feed.driver import Driver
 from mdring.feed.session import Session, SessionSettings
 from mdring.feed.transport import Timeouts
 from mdring.feed.watchdog import WatchdogSettings
 from mdring.record import Reason
 from tests.feed.paper_venue import PaperSession, PaperVenue
+from tests.feed.quote_ring import QuoteRing, quote
 from tests.feed.worker_run import patiently
 
 SECOND = 1_000_000_000
@@ -29,6 +32,7 @@ class StubDriver:
     """Notes what a session tells its driver."""
 
     def __init__(self) -> None:
+        self.path: DirectPath | None = None
         self.told: list[str] = []
         self.on_open: Callable[[Session], None] = lambda session: None
 
@@ -297,5 +301,103 @@ def test_times_of_receipt_rise_from_read_to_read() -> None:
             assert all(len(set(times[first : first + 3])) == 1 for first in range(0, 15, 3))
             assert all(before < after for before, after in pairwise(times[::3]))
             session.end(Reason.SHUTDOWN)
+
+    patiently(main())
+
+
+@asynccontextmanager
+async def open_session(driver: StubDriver, venue: PaperVenue) -> AsyncIterator[tuple[Session, PaperSession]]:
+    """A session with a venue that has been asked for data."""
+    driver.on_open = lambda link: link.send(subscribe(1))
+    session = session_of(venue, driver)
+    await session.open()
+    yield session, await venue.session()
+    session.end(Reason.SHUTDOWN)
+
+
+def test_usual_messages_reach_the_ring_without_the_driver_be_they_whole_or_in_fragments() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            ring = QuoteRing()
+            driver.path = ring.path
+            async with open_session(driver, venue) as (session, theirs):
+                assert session.last_data_ns == 0
+                theirs.send(quote(1).decode(), "strange", quote(2, padding=500).decode())
+                while "strange" not in driver.told:
+                    await asyncio.sleep(0.001)
+                third = quote(3)
+                theirs.transport.send(WSMsgType.TEXT, third[:9], fin=False)
+                theirs.transport.send(WSMsgType.CONTINUATION, third[9:])
+                theirs.send(quote(4).decode(), "the end")
+                while "the end" not in driver.told:
+                    await asyncio.sleep(0.001)
+                assert driver.told == ["connected", "strange", "the end"]
+                published = ring.published()
+                assert [number for number, _ in published] == [1, 2, 3, 4]
+                assert published[0][1] == published[1][1] < published[3][1]
+                assert session.last_data_ns > 0
+
+    patiently(main())
+
+
+def test_what_a_read_still_holds_when_the_session_ends_is_not_looked_at() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            ring = QuoteRing()
+            driver.path = ring.path
+            async with open_session(driver, venue) as (session, theirs):
+                on_frame = driver.on_frame
+
+                def end(connection: int, payload: bytes, ts_recv: int) -> bool:
+                    session.end(Reason.STALE)
+                    return on_frame(connection, payload, ts_recv)
+
+                driver.on_frame = end  # type: ignore[method-assign]
+                theirs.send(quote(1).decode(), "end it", quote(2).decode(), "more")
+                await theirs.closed.wait()
+                assert driver.told == ["connected", "STALE", "end it"]
+                assert ring.numbers() == [1]
+
+    patiently(main())
+
+
+def test_first_message_on_the_direct_path_is_data_for_the_watchdog() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            driver.path = QuoteRing().path
+            healthy = asyncio.Event()
+            at_once = structs.replace(settings(), watchdog=structs.replace(settings().watchdog, healthy_ns=0))
+            session = Session(
+                Connection(0, venue.websocket_url, ("AAA",)), cast(Driver, driver), at_once, healthy.set
+            )  # fmt: skip
+            driver.on_open = lambda link: link.send(subscribe(1))
+            await session.open()
+            theirs = await venue.session()
+            watching = asyncio.create_task(session.watch())
+            await asyncio.sleep(0.01)
+            assert not healthy.is_set()
+            theirs.send(quote(1).decode())
+            await healthy.wait()
+            session.end(Reason.SHUTDOWN)
+            await watching
+
+    patiently(main())
+
+
+def test_bug_on_the_direct_path_is_raised_to_whoever_watches() -> None:
+    async def main() -> None:
+        async with venue_and_driver() as (venue, driver):
+            ring = QuoteRing()
+            driver.path = ring.path
+            ring.path.save_at = 0
+            ring.told = None  # type: ignore[assignment]
+            async with open_session(driver, venue) as (session, theirs):
+                theirs.send(quote(1).decode())
+                with pytest.raises(AttributeError):
+                    await session.watch()
+                assert not session.is_open
+                await theirs.closed.wait()
+                with pytest.raises(AttributeError):
+                    await session.wait_closed()
 
     patiently(main())

@@ -13,6 +13,7 @@ import pytest
 from picows import WSCloseCode, WSMsgType
 
 from mdring.feed import transport
+from mdring.feed.intake import Intake
 from mdring.feed.transport import Timeouts, TransportError, WebSocket, open_websocket, tls_context
 from mdring.record import Reason
 from tests.feed.authority import Authority
@@ -28,6 +29,7 @@ class Recorder:
     """A receiver that notes what it gets."""
 
     def __init__(self) -> None:
+        self.intake = Intake(0, None, lambda: None)
         self.websocket: WebSocket | None = None
         self.messages: list[bytes] = []
         self.reads: list[int] = []  # messages and control frames of each read
