@@ -19,12 +19,15 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
+from picows import WSMsgType
 
 from mdring.book import BookSet
 from mdring.feed.adapter import Connection, Endpoints, Response, Subscription, load_adapter
+from mdring.feed.direct import DirectPath
 from mdring.feed.emit import Channel, Emit
+from mdring.feed.intake import Intake
 from mdring.record import RECORD, DataType, Flags, Kind, Side, offset_of
-from mdring.ring._ring import Reader, Writer
+from mdring.ring._ring import Reader, Words, Writer
 
 SLOTS = 4096
 BATCH = 64
@@ -206,6 +209,40 @@ class _Decoding:
 
         return name, 1, work
 
+    def take(self, name: str, make: Callable[[], bytes]) -> Operation:
+        """Have the intake take frames that were made beforehand."""
+        sequencer = np.zeros(2, dtype=np.uint64)
+        path = DirectPath(
+            self.adapter.direct, self.emit, self.ring.writer, Words(sequencer, 0, 2), 0, 1, _not_called, _not_called
+        )
+        path.save_at = 2**63
+        intake = Intake(0, path, lambda: None)
+        intake.is_open = True
+        on_ws_frame = intake.before(_not_called, _not_called)
+        frames = iter([_Frame(make()) for _ in range(4 * DECODED)])
+
+        def work(times: int) -> None:
+            sequencer[0] = self.ring.writer.cursor
+            for _ in range(times):
+                on_ws_frame(None, next(frames))  # type: ignore[arg-type]
+
+        return name, 1, work
+
+
+class _Frame:
+    """What picows tells of a frame, told as cheaply."""
+
+    __slots__ = ("fin", "get_payload_as_bytes", "last_in_buffer", "msg_type")
+
+    def __init__(self, payload: bytes) -> None:
+        self.fin = self.last_in_buffer = 1
+        self.msg_type = WSMsgType.TEXT
+        self.get_payload_as_bytes = payload.__bytes__
+
+
+def _not_called(*_: object) -> None:
+    raise AssertionError("a frame is not taken, or the ring is full")
+
 
 DECODED = 200
 TIMES = 200
@@ -213,12 +250,13 @@ TIMES = 200
 
 def operations() -> list[Operation]:
     """All that are counted."""
-    decoding = [_Decoding() for _ in range(3)]
+    decoding = [_Decoding() for _ in range(4)]
     return [
         publish_one(), publish_batch(), poll_batch(), poll_empty(), skip_filtered(), apply_deltas(), scan_levels(),
         decoding[0].operation("decode a delta of ten levels", decoding[0].depth),
         decoding[1].operation("decode a best bid and ask", decoding[1].ticker),
         decoding[2].operation("decode a trade", decoding[2].trade),
+        decoding[3].take("take a frame to the ring", decoding[3].ticker),
     ]  # fmt: skip
 
 
