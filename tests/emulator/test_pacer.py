@@ -15,11 +15,11 @@ def test_pacer_emits_about_as_many_as_the_rate_says_in_small_portions() -> None:
         pacer = Pacer(asyncio.get_running_loop(), portions.append)
         started = time.monotonic()
         pacer.set_rate(5000)
-        while sum(portions) < 1000:
+        while sum(portions) < 1000 or min(portions) > 50:  # they are larger while the machine is busy
             await asyncio.sleep(0.005)
         assert sum(portions) + pacer.shed <= 5000 * (time.monotonic() - started), "never ahead of the time"
         pacer.close()
-        assert len(portions) > 10
+        assert max(portions) <= 500, "what is more than 0.1 s late is left out"
 
     run(main())
 

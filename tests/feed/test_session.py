@@ -164,7 +164,7 @@ def test_delayed_frame_waits_and_is_forgotten_with_the_session() -> None:
 
             def send_all(link: Session) -> None:
                 link.send(structs.replace(subscribe(1), delay_ns=20_000_000))
-                link.send(structs.replace(subscribe(2), delay_ns=60_000_000))
+                link.send(structs.replace(subscribe(2), delay_ns=500_000_000))
                 link.send(subscribe(0))
 
             driver.on_open = send_all
@@ -174,7 +174,7 @@ def test_delayed_frame_waits_and_is_forgotten_with_the_session() -> None:
             while len(theirs.requests) < 2:
                 await asyncio.sleep(0.001)
             session.end(Reason.SHUTDOWN)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.6)
             assert [request["ack"] for request in theirs.requests] == ["0", "1"]
 
     patiently(main())
