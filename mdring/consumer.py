@@ -346,27 +346,33 @@ class Consumer:
                 return
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
-        """The same for asyncio programs: awaits without a busy loop, with one thread for all tapes of the process."""
+        """The same for asyncio programs: awaits without a busy loop, by a native thread that sleeps on the tape."""
         import asyncio  # slow to import, and most consumers have no use for it
 
-        from mdring.cursor_watch import cursor_watch
+        from mdring.cursor_watch import CursorWatch
 
-        while True:
-            # Before the poll: whatever comes after it then ends the wait.
-            cursor = self._reader.cursor
-            batch = self.poll(len(self._batch))
-            if len(batch):
-                yield batch
-                await asyncio.sleep(0)  # others have their turn, also while the tape is never empty
-                continue
-            if cursor > self._reader.position:
-                continue
-            if self.ended() and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
-                return
-            timeout_ns = _CHECK_INTERVAL_NS
-            if len(self._pending):
-                timeout_ns = max(0, min(timeout_ns, self._due_ns - time.monotonic_ns()))
-            await cursor_watch.wait(self._segment.writer_block, _CURSOR_WORD, cursor, timeout_ns / 1e9)
+        rested, quiet = False, True
+        with CursorWatch() as watch:
+            while True:
+                # Before the poll: whatever comes after it then ends the wait.
+                cursor = self._reader.cursor
+                if quiet or cursor != self._reader.position or len(self._pending):
+                    batch = self.poll(len(self._batch))
+                    if len(batch):
+                        yield batch
+                        if not rested:
+                            await asyncio.sleep(0)  # others have their turn, also while the tape is never empty
+                        rested = quiet = False
+                        continue
+                    if cursor > self._reader.position:
+                        continue
+                if quiet and self.ended() and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
+                    return
+                timeout_ns = _CHECK_INTERVAL_NS
+                if len(self._pending):
+                    timeout_ns = max(0, min(timeout_ns, self._due_ns - time.monotonic_ns()))
+                await watch.wait(self._segment.writer_block, _CURSOR_WORD, cursor, timeout_ns / 1e9)
+                rested, quiet = True, self._reader.cursor == cursor
 
     def ended(self) -> bool:
         """Whether the run was closed in order. Raises RunEnded if it ended otherwise."""

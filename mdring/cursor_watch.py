@@ -1,87 +1,89 @@
-"""Waiting for tapes in an asyncio program: one thread for the whole process, no busy loop.
+"""Waiting for a tape in an asyncio program: no busy loop, and one wake-up of the event loop for each batch.
 
-The cursor of a tape is a futex word, and no selector watches futexes. So one daemon thread sleeps on the cursors
-of all tapes that anybody awaits (``futex_waitv``) and wakes their event loops. ``async for batch in tape`` uses it.
+The cursor of a tape is a futex word, and no selector watches futexes. So a native thread sleeps on it, and makes a
+descriptor readable that the event loop watches (``ring/watch.h``). ``async for batch in tape`` uses it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
-import threading
-from typing import Final
+import os
+from types import TracebackType
+from typing import Self
 
-from mdring.ring._ring import Words, wait_any
-
-_SLICE_NS: Final = 500_000_000
-_MAX_WAITS: Final = 127  # one word of futex_waitv is the thread's own
-
-
-class _Wait:
-    """Somebody who awaits that a word changes."""
-
-    def __init__(self, words: Words, index: int, seen: int) -> None:
-        self.word = (words, index, seen)
-        self.loop = asyncio.get_running_loop()
-        self.changed = self.loop.create_future()
-
-    def is_over(self) -> bool:
-        words, index, seen = self.word
-        return words.load(index) != seen or self.changed.done()
-
-    def wake(self) -> None:
-        """From the thread: the loop may have ended meanwhile."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._resolve)
-
-    def _resolve(self) -> None:
-        if not self.changed.done():
-            self.changed.set_result(None)
+from mdring.ring._ring import Words
+from mdring.ring._watch import Watch
 
 
 class CursorWatch:
-    """The thread that sleeps on futexes for all event loops of the process."""
+    """For one task of the running event loop; its thread is started by the first wait and ended by ``close``."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waits: list[_Wait] = []
-        self._own = Words(mmap.mmap(-1, mmap.PAGESIZE), 0, 1)  # changed to have the thread look at its list again
-        self._thread: threading.Thread | None = None
+        self._loop = asyncio.get_running_loop()
+        self._words: Words | None = None
+        self._watch: Watch | None = None
+        self._changed: asyncio.Future[None] | None = None
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # of a wait, or of an earlier one whose time it outlasts
 
-    async def wait(self, words: Words, index: int, seen: int, timeout_s: float) -> None:
-        """Return when word ``index`` is no longer ``seen``, or after ``timeout_s``."""
-        wait = _Wait(words, index, seen)
-        with self._lock:
-            if len(self._waits) >= _MAX_WAITS:
-                raise RuntimeError(f"more than {_MAX_WAITS} tapes are awaited at once in this process")
-            self._waits.append(wait)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="mdring-cursor-watch", daemon=True)
-                self._thread.start()
-            self._own.add(0)
-        self._own.wake(0)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await wait.changed
-        except TimeoutError:
-            pass
-        finally:
-            with self._lock:
-                if wait in self._waits:
-                    self._waits.remove(wait)
+    def wait(self, words: Words, index: int, seen: int, timeout_s: float) -> asyncio.Future[None]:
+        """A future: word ``index``, a cursor, is no longer ``seen``, or its run has ended, or ``timeout_s`` are over.
 
-    def _run(self) -> None:
-        """Sleep on all awaited words."""
-        while True:
-            with self._lock:
-                own = self._own.load(0)
-                over = [wait for wait in self._waits if wait.is_over()]
-                self._waits = [wait for wait in self._waits if wait not in over]
-                words = [wait.word for wait in self._waits]
-            for wait in over:
-                wait.wake()
-            wait_any([(self._own, 0, own), *words], _SLICE_NS)
+        It may be done early. Raises OSError if there can be no more threads or descriptors.
+        """
+        if self._watch is None or words is not self._words:
+            self.close()
+            self._words, self._watch = words, Watch(words, index)
+            self._loop.add_reader(self._watch.fileno(), self._take_answer, self._watch.fileno())
+        self._changed = changed = self._loop.create_future()
+        if not self._watch.ask(seen):
+            changed.set_result(None)
+            return changed
+        self._deadline = self._loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
+        return changed
 
+    def _take_answer(self, descriptor: int) -> None:
+        os.eventfd_read(descriptor)
+        self._resolve()
 
-cursor_watch: Final = CursorWatch()
-"""The process's own."""
+    def _resolve(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _set_timer(self) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_at(self._deadline, self._look_at_the_time)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look_at_the_time(self) -> None:
+        """A timer for each wait would cost as much as the rest of it; so this one may be an earlier wait's."""
+        self._timer = None
+        if self._changed is None or self._changed.done():
+            return
+        if self._loop.time() < self._deadline:
+            self._set_timer()
+        else:
+            self._resolve()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._cancel_timer()
+        if self._watch is not None:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._watch.fileno())
+            self._watch.stop()
+            self._watch = self._words = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -10,7 +10,6 @@ IDLE_BLOCK: Final[int]
 HISTOGRAM_BUCKETS: Final[int]
 
 def histogram_bucket(value: int) -> int: ...
-def wait_any(words: list[tuple[Words, int, int]], timeout_ns: int) -> None: ...
 
 class Words:
     count: Final[int]

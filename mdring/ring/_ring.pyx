@@ -29,10 +29,6 @@ cdef extern from "wait.h":
     bint mdring_wait(const mdring_ring *, uint64_t, mdring_idle, uint64_t, uint64_t) nogil
     bint mdring_futex_wait(uint64_t *, uint64_t, uint64_t) nogil
     void mdring_futex_wake_all(uint64_t *) nogil
-    void mdring_pass_on(uint64_t *, uint64_t) nogil
-    bint mdring_futex_wait_any(uint64_t **, const uint64_t *, unsigned int, uint64_t) nogil
-    enum:
-        MDRING_MAX_WAITERS
 
 cdef extern from "time.h":
     enum:
@@ -58,41 +54,12 @@ def histogram_bucket(uint64_t value):
     return mdring_histogram_bucket(value)
 
 
-
-
 cdef int _check(Words words, Py_ssize_t index, bint write) except -1:
     if not 0 <= index < words.count:
         raise IndexError(f"word {index} of {words.count}")
     if write and not words.writable:
         raise TypeError("these words are mapped read-only: they belong to another process")
     return 0
-
-
-def wait_any(list words, uint64_t timeout_ns):
-    """Sleep until one of several words changes: a list of (Words, index, seen value), at most 128.
-
-    The low halves are compared. Returns at the time-out, too, and at once if a signal comes. Wakes others who sleep
-    on what has changed, as each reader of a ring does. Raises ValueError, and OSError where the kernel (before Linux
-    5.16) cannot wait for several words.
-    """
-    cdef uint64_t *addresses[MDRING_MAX_WAITERS]
-    cdef uint64_t seen[MDRING_MAX_WAITERS]
-    cdef unsigned int i, count = 0
-    cdef Words one
-    cdef bint able
-    if not 1 <= len(words) <= MDRING_MAX_WAITERS:
-        raise ValueError(f"1..{MDRING_MAX_WAITERS} words, not {len(words)}")
-    for one, index, value in words:
-        _check(one, index, False)
-        addresses[count] = one.words + <Py_ssize_t>index
-        seen[count] = value
-        count += 1
-    with nogil:
-        able = mdring_futex_wait_any(addresses, seen, count, timeout_ns)
-        for i in range(count):
-            mdring_pass_on(addresses[i], seen[i])
-    if not able:
-        raise OSError("this kernel cannot wait for several words (futex_waitv needs Linux 5.16)")
 
 
 # The classes hold buffers and arrays of numbers, hence never close a reference cycle. The garbage collector must not

@@ -74,12 +74,13 @@ static inline void mdring_pass_on(uint64_t *cursor, uint64_t seen) {
     if (newest != seen) mdring_wake(cursor, newest, MDRING_WAKE_LIMIT); /* sync: P6 */
 }
 
-/* Sleep while a ring's cursor is what was seen, until `deadline_ns` (CLOCK_MONOTONIC) or a signal. */
-static inline void mdring_cursor_wait(uint64_t *cursor, uint64_t seen, uint64_t deadline_ns) {
+/* Sleep while a ring's cursor is what was seen, until `deadline_ns` (CLOCK_MONOTONIC) or a signal; true if woken. */
+static inline bool mdring_cursor_wait(uint64_t *cursor, uint64_t seen, uint64_t deadline_ns) {
     struct timespec deadline = mdring_timespec(deadline_ns);
     long result = syscall(SYS_futex, mdring_futex_word(cursor), FUTEX_WAIT_BITSET, (uint32_t)seen, &deadline, NULL,
                           mdring_wake_bits(seen));
     if (result == 0) mdring_pass_on(cursor, seen);
+    return result == 0;
 }
 
 #ifndef SYS_futex_waitv

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdring.ring._ring import HISTOGRAM_BUCKETS, Words, histogram_bucket, wait_any
+from mdring.ring._ring import HISTOGRAM_BUCKETS, Words, histogram_bucket
 
 SECOND_NS = 1_000_000_000
 U64 = st.integers(0, 2**64 - 1)
@@ -136,33 +136,6 @@ def test_who_may_only_read_a_word_can_wait_for_it_and_wake_others(tmp_path: Path
     readers[0].wait(0, 0, 3600 * SECOND_NS)
     ended.set()
     waker.join()
-
-
-def test_a_change_with_a_wake_ends_a_wait_for_any_of_several_words(words: Words) -> None:
-    def change() -> None:
-        words.store(5, 1)
-        words.wake(5)
-
-    timer = threading.Timer(0.02, change)
-    timer.start()
-    wait_any([(words, index, 0) for index in range(8)], 3600 * SECOND_NS)
-    assert words.load(5) == 1
-    timer.join()
-
-
-def test_waiting_for_any_word_returns_at_once_if_one_differs_and_after_its_time(words: Words) -> None:
-    wait_any([(words, 0, 0)], 20_000_000)
-    words.store(1, 3)
-    wait_any([(words, 0, 0), (words, 1, 0)], 3600 * SECOND_NS)
-
-
-def test_one_can_wait_for_1_to_128_words(words: Words) -> None:
-    for count in (0, 129):
-        with pytest.raises(ValueError, match=f"not {count}"):
-            wait_any([(words, 0, 0)] * count, 0)
-    wait_any([(words, 0, 0)] * 128, 1000)
-    with pytest.raises(IndexError):
-        wait_any([(words, 8, 0)], 0)
 
 
 # ---- histogram ----
