@@ -31,8 +31,9 @@ from msgspec import Raw, Struct, field
 from mdring.adapters.binance_trades import Id, Time
 from mdring.feed.adapter import AdapterCounts, Fetch, Request, VenueProtocolError
 from mdring.feed.book_sync import SyncRules, Verdict
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

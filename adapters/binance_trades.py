@@ -18,7 +18,8 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, Flags
 

@@ -98,10 +98,11 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.message_route import MessageRoute
 from mdring.feed.portions import portions
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Flags, Reason, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ from msgspec import Raw, Struct, field
 from mdring.adapters.binance_usdm_channels import MS, Id, Time
 from mdring.feed.adapter import AdapterCounts, Fetch, Request, Response, VenueProtocolError
 from mdring.feed.book_sync import SyncRules, Verdict
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

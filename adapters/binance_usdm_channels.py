@@ -38,9 +38,10 @@ from mdring.feed.adapter import (
     UnknownMessages,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import pause_s
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Flags, Reason, State
 

@@ -19,8 +19,9 @@ from msgspec import Struct
 from mdring.adapters.binance_usdm_book import DepthUpdate, FuturesBook
 from mdring.adapters.binance_usdm_channels import AggTrade, BookTicker, ContractInfo, ForceOrder, MarkUpdate, Trade
 from mdring.feed.adapter import NOTHING, Request, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Decode, Handler, MessageRoute
+from mdring.feed.stage import Channel
 from mdring.record import DataType
 
 # ---- names ------------------------------------------------------------------------------------------------

@@ -71,8 +71,9 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.direct import DirectRoutes, Place
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Decode, Handler, MessageRoute
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------

@@ -48,10 +48,11 @@ from mdring.feed.adapter import (
 from mdring.feed.book_routes import QuotedRoute
 from mdring.feed.book_sync import BookSync, Held, SyncRules, Verdict
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.number_text import whole
 from mdring.feed.snapshot_book import BookSource, SnapshotBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from msgspec import Meta, Struct
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request
 from mdring.feed.chain import Chain
 from mdring.feed.direct import TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Handler
 from mdring.feed.number_text import whole, without_noise
+from mdring.feed.stage import Channel
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import Aggressor, TradeIdFormat
 

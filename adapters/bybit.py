@@ -87,9 +87,10 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import quoted_after
 from mdring.feed.message_route import MessageRoute
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from mdring.adapters.bybit_metadata import SPOT
 from mdring.feed import fixed
 from mdring.feed.adapter import NOTHING, Request, VenueProtocolError
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.number_text import whole
+from mdring.feed.stage import Channel
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import Aggressor, DataType
 

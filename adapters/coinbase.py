@@ -74,8 +74,9 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.direct import DirectRoutes, Place, QuoteRoute, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import quoted_after
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------

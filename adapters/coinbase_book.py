@@ -31,10 +31,11 @@ from mdring.feed.adapter import (
     blamed,
 )
 from mdring.feed.book_routes import QuotedRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.local_book import LocalBook
 from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Flags, Reason, Side, State
 
 # ---- wire schema ------------------------------------------------------------------------------------------

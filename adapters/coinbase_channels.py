@@ -27,11 +27,12 @@ from msgspec import Meta, Struct
 
 from mdring.adapters.coinbase_metadata import is_trading
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response, UnknownMessages
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.id_sequence import Step
 from mdring.feed.rising_ids import RisingIds
 from mdring.feed.snapshot_book import pause_s
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, Flags, Reason, State
 

@@ -24,8 +24,9 @@ from msgspec import Raw, Struct
 
 from mdring.adapters.deribit_channels import MS, Count, Push
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, Send, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.socket_book import FrameWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Handler
+from mdring.feed.stage import Channel
 from mdring.feed.trade_id import trade_id_of
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Reason, State

@@ -28,10 +28,11 @@ from msgspec import Meta, Raw, Struct
 from mdring.adapters.kraken_channels import Push, only
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, Send
 from mdring.feed.book_routes import CheckedRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.local_book import LocalBook
 from mdring.feed.socket_book import FrameWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

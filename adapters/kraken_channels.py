@@ -20,9 +20,10 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 from msgspec import Meta, Raw, Struct
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.message_route import Handler
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, DataType, Flags, Reason, State
 

@@ -81,8 +81,9 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Handler, MessageRoute
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Flags, Reason
 
 # ---- wire schema ------------------------------------------------------------------------------------------

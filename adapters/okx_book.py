@@ -25,9 +25,10 @@ from msgspec import Raw, Struct, field
 
 from mdring.adapters.okx_channels import Push, SeqId, time_ns
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, Send, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.socket_book import FrameWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Reason, Side
 
 # ---- wire schema ------------------------------------------------------------------------------------------

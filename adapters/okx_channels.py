@@ -18,9 +18,10 @@ from msgspec import Meta, Struct, field
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request, VenueProtocolError
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import Handler
 from mdring.feed.number_text import whole, without_noise
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import Aggressor, Flags
 

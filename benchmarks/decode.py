@@ -49,9 +49,9 @@ from mdring.feed.adapter import (
 )
 from mdring.feed.channels import ChannelStore
 from mdring.feed.driver import Driver
-from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
+from mdring.feed.stage import Channel
 from mdring.feed.states import ConnectionStates
 from mdring.feed.subscriptions import learners
 from mdring.record import RECORD, DataType, Flags, Reason

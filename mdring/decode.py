@@ -39,7 +39,8 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     load_adapter,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.subscriptions import Wish, learners, resolve
 from mdring.record import RECORD, DataType, Kind, Reason, State
 

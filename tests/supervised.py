@@ -33,8 +33,8 @@ from mdring.config import (
 )
 from mdring.counters import Counter, Counters
 from mdring.feed.channels import ChannelStore
-from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
+from mdring.feed.stage import Channel
 from mdring.instrument import InstrumentTable
 from mdring.process import accept_stop, die_with_parent
 from mdring.record import Aggressor, Side

@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 FOUNDATION = ("record", "instrument", "counters", "ring", "run_folder", "process", "log", "config")
 PORT = (
-    "feed.adapter", "feed.emit", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
+    "feed.adapter", "feed.emit", "feed.stage", "feed.fixed", "feed.book_sync", "feed.snapshot_book", "feed.socket_book",
     "feed.local_book", "feed.id_sequence", "feed.trade_id", "feed.trade_sequence", "feed.rising_ids", "feed.chain",
     "feed.direct", "feed.book_routes", "feed.message_route", "feed.instrument_rows", "feed.number_text",
     "feed.portions", "record", "symbol",
@@ -44,13 +44,14 @@ MAY_IMPORT: Final[dict[str, tuple[str, ...]]] = {
     "config_check": ("config", "config_strict", "record", "feed.adapter"),
     "config_strict": (),
     "feed": ("feed", *FOUNDATION),
-    "feed.adapter": ("feed.emit", "feed.direct", "record"),
+    "feed.adapter": ("feed.emit", "feed.direct", "feed.stage", "record"),
     "feed.instrument_rows": ("feed.adapter", "symbol"),
-    "feed.emit": ("feed.fixed", "feed.levels", "record", "ring"),
+    "feed.emit": ("feed.fixed", "feed.levels", "feed.stage", "record"),
+    "feed.stage": ("record", "ring"),
     "feed.levels": ("feed.fixed",),
-    "feed.template": ("feed.emit", "feed.fixed", "feed.levels", "record"),
-    "feed.direct": ("feed.chain", "feed.emit", "feed.template", "record", "ring"),
-    "feed.book_routes": ("feed.chain", "feed.direct", "feed.emit", "feed.local_book", "feed.template"),
+    "feed.template": ("feed.emit", "feed.fixed", "feed.levels", "feed.stage", "record"),
+    "feed.direct": ("feed.chain", "feed.emit", "feed.stage", "feed.template", "record", "ring"),
+    "feed.book_routes": ("feed.chain", "feed.direct", "feed.emit", "feed.local_book", "feed.stage", "feed.template"),
     "feed.fixed": ("feed.adapter", "record"),
     "adapters": ("adapters", *PORT),
     "adapters.emulators": ("adapters.emulators", "emulator", "record", "symbol"),

@@ -33,7 +33,8 @@ from mdring.record import DataType, Reason
 
 if TYPE_CHECKING:
     from mdring.feed.direct import DirectRoutes
-    from mdring.feed.emit import Channel, Emit
+    from mdring.feed.emit import Emit
+    from mdring.feed.stage import Channel
 
 ENTRY_POINT_GROUP: Final = "mdring.adapters"
 

@@ -5,8 +5,8 @@ from typing import final
 from mdring.feed.adapter import AdapterCounts
 from mdring.feed.chain import Chain
 from mdring.feed.direct import Route
-from mdring.feed.emit import Channel
 from mdring.feed.local_book import LocalBook
+from mdring.feed.stage import Channel
 
 class BookRoute(Route):
     """What routes of such books have in common."""

@@ -10,7 +10,7 @@ cimport cython
 from libc.string cimport memset
 
 from mdring.feed.chain cimport Chain
-from mdring.feed.emit cimport Channel
+from mdring.feed.stage cimport Channel
 from mdring.feed.template cimport CHECKSUM, LAST
 
 

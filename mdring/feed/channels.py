@@ -21,7 +21,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from mdring.feed.emit import Channel
+from mdring.feed.stage import Channel
 from mdring.record import DATA_TYPE_OF_KIND, FINGERPRINT, LAYOUT_VERSION, RECORD, DataType, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import Words

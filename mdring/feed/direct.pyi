@@ -2,7 +2,8 @@ from collections.abc import Callable
 from typing import Final, final, overload
 
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.template import Form
 from mdring.ring._ring import Words, Writer
 

@@ -23,7 +23,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
-from mdring.feed.emit cimport Channel
+from mdring.feed.stage cimport Channel
 from mdring.feed.template cimport (
     COUNT, FIRST, FIRST_FILL, ID, LAST, LAST_FILL, NUMBER, PREVIOUS, TIME,
 )

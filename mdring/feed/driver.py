@@ -33,10 +33,10 @@ from mdring.feed.adapter import (
     VenueProtocolError,
 )
 from mdring.feed.direct import DirectPath
-from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
 from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher
+from mdring.feed.stage import Channel
 from mdring.feed.states import Announcement, ConnectionStates
 from mdring.record import DataType, Reason, State
 

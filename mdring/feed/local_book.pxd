@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from mdring.feed.emit cimport Channel, Emit
+from mdring.feed.emit cimport Emit
+
+from mdring.feed.stage cimport Channel
 
 cdef extern from "../book/side.h" nogil:
     ctypedef struct mdring_pool:

@@ -2,7 +2,8 @@
 
 from typing import Final, final
 
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import Flags, Side
 
 @final

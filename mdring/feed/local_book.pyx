@@ -27,7 +27,9 @@ from libc.string cimport memcmp, memcpy, memset
 
 import zlib
 
-from mdring.feed.emit cimport Channel, Emit
+from mdring.feed.emit cimport Emit
+
+from mdring.feed.stage cimport Channel
 from mdring import record as _record
 from mdring.feed.adapter import VenueProtocolError
 from mdring.record import Kind, Reason, Side, offset_of

@@ -20,7 +20,8 @@ from msgspec import Struct
 from mdring.counters import POSITIONS_WORD, WAITING_WORD, Counter, Counters, Histogram
 from mdring.feed.channels import ChannelStore
 from mdring.feed.direct import DirectPath, DirectRoutes
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Flags, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import Words

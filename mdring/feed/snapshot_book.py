@@ -23,7 +23,8 @@ import msgspec
 from mdring.feed.adapter import NOTHING, AdapterCounts, Fetch, Request, Response
 from mdring.feed.book_sync import BookSync, Held, SyncRules, SyncState, Verdict
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason, State
 
 Message = TypeVar("Message")

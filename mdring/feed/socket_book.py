@@ -34,7 +34,8 @@ from typing import Final
 
 from mdring.feed.adapter import NOTHING, AdapterCounts, Request
 from mdring.feed.chain import Chain
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason, State
 
 DELAY_NS: Final = 250_000_000

@@ -19,7 +19,8 @@ from typing import Final
 from msgspec import Struct
 
 from mdring.counters import Counter, Counters
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import Reason, State
 
 BEFORE_CONNECTIONS: Final = -1

@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from mdring.feed.emit cimport Channel, Emit
+from mdring.feed.emit cimport Emit
+
+from mdring.feed.stage cimport Channel
 from mdring.feed.levels cimport LevelForm
 
 

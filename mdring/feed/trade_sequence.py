@@ -24,8 +24,9 @@ from __future__ import annotations
 from typing import Final
 
 from mdring.feed.adapter import AdapterCounts
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.id_sequence import IdSequence, Step
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Flags, Reason, State
 
 _NONE: Final = int(Flags.NONE)

@@ -46,7 +46,6 @@ from mdring.feed.backoff import Backoff
 from mdring.feed.breaker import CircuitBreaker
 from mdring.feed.channels import ChannelStore
 from mdring.feed.driver import Driver
-from mdring.feed.emit import Channel
 from mdring.feed.life_cycle import ConnectPace, LifeCycle
 from mdring.feed.listing import Listing, ListingCache, ListingSource, differences
 from mdring.feed.metadata import AttemptsExhausted, declare, learn
@@ -55,6 +54,7 @@ from mdring.feed.quarantine import Quarantine
 from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.rest_budget import RestBudget
 from mdring.feed.session import SessionSettings
+from mdring.feed.stage import Channel
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
 from mdring.feed.subscriptions import AdapterMaker, Resolved, adapter_maker, learners, resolve, wishes_of
 from mdring.feed.transport import Timeouts, tls_for

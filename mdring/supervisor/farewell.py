@@ -12,8 +12,8 @@ from __future__ import annotations
 import time
 
 from mdring.feed.channels import ChannelStore
-from mdring.feed.emit import Channel
 from mdring.feed.publisher import Publisher
+from mdring.feed.stage import Channel
 from mdring.feed.states import BEFORE_CONNECTIONS, Announcement, ConnectionStates
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment

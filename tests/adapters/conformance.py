@@ -22,7 +22,8 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import DATA_TYPE_OF_KIND, RECORD, VIEW_OF_KIND, Flags, Kind, Reason, State
 
 NOW = 1_700_000_000_000_000_000

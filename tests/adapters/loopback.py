@@ -46,8 +46,9 @@ from mdring.feed.adapter import (
     VenueProtocolError,
     load_adapter,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import scale
+from mdring.feed.stage import Channel
 from mdring.record import LEVEL, RECORD, STATUS, DataType, Flags, Kind, Reason, Side, State
 from tests.adapters.conformance import check_records
 

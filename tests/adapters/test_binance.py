@@ -27,7 +27,7 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel
+from mdring.feed.stage import Channel
 from mdring.record import BBO, CLEAR, STATUS, TRADE, UNDEFINED_PRICE, Aggressor, DataType, Flags, Kind, Reason, State
 from tests.adapters.cases import ALL, BINANCE, BINANCE_EXCHANGE_INFO
 from tests.adapters.conformance import NOW, Bench, VenueCase, check_records, live

@@ -25,8 +25,9 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import to_decimal
+from mdring.feed.stage import Channel
 from mdring.record import (
     BBO,
     FUNDING,

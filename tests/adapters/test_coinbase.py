@@ -24,8 +24,9 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns, to_decimal
+from mdring.feed.stage import Channel
 from mdring.record import (
     BBO,
     CLEAR,

@@ -27,8 +27,8 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel
 from mdring.feed.fixed import to_decimal
+from mdring.feed.stage import Channel
 from mdring.record import (
     BBO,
     FUNDING,

@@ -24,8 +24,8 @@ from mdring.feed.adapter import (
     Subscription,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel
 from mdring.feed.fixed import text
+from mdring.feed.stage import Channel
 from mdring.record import (
     BBO,
     LEVEL,

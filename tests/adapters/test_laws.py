@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import Aggressor, Flags, Kind, Reason, Side
 from tests.adapters.conformance import NOW, Laws
 

@@ -24,8 +24,9 @@ from picows import WSMsgType
 from mdring.book import BookSet
 from mdring.feed.adapter import Connection, Endpoints, Response, Subscription, load_adapter
 from mdring.feed.direct import DirectPath
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.intake import Intake
+from mdring.feed.stage import Channel
 from mdring.record import RECORD, DataType, Flags, Kind, Side, offset_of
 from mdring.ring._ring import Reader, Words, Writer
 

@@ -41,7 +41,8 @@ from mdring.feed.adapter import (
     UnknownMessages,
     VenueProtocolError,
 )
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import Aggressor, DataType, Flags, Reason, Side, State
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DirectPath, DirectRoutes, QuoteRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import RECORD, Flags, offset_of
 from mdring.ring._ring import Reader, Words, Writer
 

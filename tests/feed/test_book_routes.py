@@ -11,9 +11,10 @@ import pytest
 from mdring.feed.adapter import AdapterCounts
 from mdring.feed.book_routes import CheckedRoute, QuotedRoute
 from mdring.feed.direct import DirectRoutes, Route
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.local_book import LocalBook
 from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import BBO, LEVEL, Kind, Side
 
 CHECKED = '{"s":"B","bids":<object_bids>,"asks":<object_asks>,"sum":<checksum>,"at":"<utc>"}'

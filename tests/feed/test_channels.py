@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mdring.feed.channels import ChannelStore
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.record import FINGERPRINT, LAYOUT_VERSION, DataType, Reason, State
 from mdring.ring import segment
 from mdring.ring._ring import Words, Writer

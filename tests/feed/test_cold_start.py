@@ -31,10 +31,11 @@ from mdring.emulator.server import EmulatorConfig, EmulatorServer
 from mdring.emulator.venue import RestRequest, Timer
 from mdring.feed.adapter import Endpoints, Fetch, Request, Response, Send, Subscription
 from mdring.feed.backoff import Backoff
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.metadata import learn
 from mdring.feed.rest import Fetcher, RestClient
 from mdring.feed.rest_budget import RestBudget
+from mdring.feed.stage import Channel
 from mdring.record import DataType
 from tests.feed.virtual_time import in_virtual_time
 from tests.feed.worker_run import WorkerRun, patiently

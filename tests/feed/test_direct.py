@@ -9,8 +9,9 @@ import pytest
 from mdring.feed.book_sync import BookSync, SyncRules, Verdict
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, QuoteRoute, Route, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.id_sequence import IdSequence
+from mdring.feed.stage import Channel
 from mdring.record import BBO, LEVEL, RECORD, TRADE, Aggressor, Flags, Kind, Side
 
 DELTA = '{"s":"B","E":<time>,"U":<first>,"u":<last>,"b":<bids>,"a":<asks>}'

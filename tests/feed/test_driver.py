@@ -21,7 +21,8 @@ from mdring.feed.adapter import (
     Subscription,
 )
 from mdring.feed.driver import Driver
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.states import Announcement, ConnectionStates
 from mdring.record import DataType, Kind, Reason, State
 from tests.feed.paper import PaperAdapter, PaperOptions

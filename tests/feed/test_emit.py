@@ -18,8 +18,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import DecimalError, scale
+from mdring.feed.stage import Channel
 from mdring.record import (
     BBO,
     CLEAR,

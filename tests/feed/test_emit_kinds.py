@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import DecimalError, split
+from mdring.feed.stage import Channel
 from mdring.record import (
     FUNDING,
     LEVEL,

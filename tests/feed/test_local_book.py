@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdring.feed.adapter import VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.local_book import LocalBook
+from mdring.feed.stage import Channel
 from mdring.record import BBO, LEVEL, UNDEFINED_PRICE, Kind, Reason, Side
 
 # A real frame of Kraken, BTC/USD at depth 10 on 2026-08-24, and the update after it; the venue's checksums.

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from mdring.feed.adapter import NOTHING, Fetch, Request, VenueProtocolError
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.message_route import MessageRoute
+from mdring.feed.stage import Channel
 from mdring.record import DataType, Reason
 
 DECODE = msgspec.json.Decoder(list[int]).decode

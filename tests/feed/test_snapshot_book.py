@@ -12,8 +12,9 @@ import pytest
 
 from mdring.feed.adapter import AdapterCounts, Fetch, Request, Response, VenueProtocolError
 from mdring.feed.book_sync import SyncRules, Verdict
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.snapshot_book import MAX_PAUSE_S, BookSource, SnapshotBook, pause_s
+from mdring.feed.stage import Channel
 from mdring.record import STATUS, Flags, Kind, Reason, Side, State
 
 NOW = 1_700_000_000_000_000_000

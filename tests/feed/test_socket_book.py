@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mdring.feed.adapter import AdapterCounts, Request, Send
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.socket_book import DELAY_NS, HEALTHY_NS, MAX_DELAY_NS, PATIENCE_NS, BookState, FrameWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.record import CLEAR, STATUS, Kind, Reason, State
 
 NOW = 1_700_000_000_000_000_000

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from mdring.counters import Counters
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.states import Announcement, ConnectionStates
 from mdring.record import STATUS, Reason, State
 

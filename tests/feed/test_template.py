@@ -12,10 +12,11 @@ import pytest
 from mdring.feed.adapter import AdapterCounts
 from mdring.feed.chain import Chain
 from mdring.feed.direct import DeltaRoute, DirectRoutes, Place, QuoteRoute, Route, TradeRoute
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
 from mdring.feed.fixed import time_ns
 from mdring.feed.id_sequence import IdSequence
 from mdring.feed.socket_book import BookWire, SocketBook
+from mdring.feed.stage import Channel
 from mdring.feed.trade_id import trade_id_of
 from mdring.record import LEVEL, TRADE, Aggressor, Side
 

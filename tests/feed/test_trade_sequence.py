@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdring.feed.adapter import AdapterCounts
-from mdring.feed.emit import Channel, Emit
+from mdring.feed.emit import Emit
+from mdring.feed.stage import Channel
 from mdring.feed.trade_sequence import TradeSequence
 from mdring.record import STATUS, TRADE, Aggressor, DataType, Flags, Kind, Reason, State
 
