@@ -360,19 +360,23 @@ class Consumer:
                     batch = self.poll(len(self._batch))
                     if len(batch):
                         yield batch
-                        if not rested:
-                            await asyncio.sleep(0)  # others have their turn, also while the tape is never empty
+                    if not rested:
+                        await asyncio.sleep(0)  # others have their turn, also while the tape is never empty
+                    if len(batch):
                         rested = quiet = False
                         continue
                     if cursor > self._reader.position:
+                        rested = False
                         continue
                 if quiet and self.ended() and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
                     return
                 timeout_ns = _CHECK_INTERVAL_NS
                 if len(self._pending):
                     timeout_ns = max(0, min(timeout_ns, self._due_ns - time.monotonic_ns()))
-                await watch.wait(self._segment.writer_block, _CURSOR_WORD, cursor, timeout_ns / 1e9)
-                rested, quiet = True, self._reader.cursor == cursor
+                changed = watch.wait(self._segment.writer_block, _CURSOR_WORD, cursor, timeout_ns / 1e9)
+                rested = not changed.done()  # else nobody else has a turn
+                await changed
+                quiet = self._reader.cursor == cursor
 
     def ended(self) -> bool:
         """Whether the run was closed in order. Raises RunEnded if it ended otherwise."""

@@ -22,7 +22,7 @@ from mdring.cursor_watch import CursorWatch
 from mdring.ring._ring import Writer
 from mdring.ring.segment import RunState
 from tests.runs import TestRun, open_writer, records, temporary_run
-from tests.watch_threads import await_no_watch_thread, watch_threads
+from tests.watch_threads import await_no_watch_thread, sleeping_watch_threads, watch_threads
 
 ROOT: Final = Path(__file__).parents[1]
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -135,7 +135,7 @@ def test_several_tapes_on_several_loops_in_several_threads_miss_nothing(run: Tes
 def test_an_orderly_end_of_the_run_ends_the_loop_at_once(run: TestRun, make_loop: Any) -> None:
     async def take_all() -> list[int]:
         waiting = asyncio.ensure_future(take(tape, 100))
-        while not watch_threads():
+        while not sleeping_watch_threads():
             await asyncio.sleep(0.001)
         run.tape.end(RunState.CLOSED)
         return await waiting
@@ -279,3 +279,32 @@ def test_other_tasks_have_their_turn_while_the_tape_is_never_empty(run: TestRun,
     with attach(run) as tape:
         writer.publish(records(1))
         assert complete(make_loop, both()) < 10
+
+
+@ON_BOTH_LOOPS
+@pytest.mark.parametrize("kinds", [None, [mdring.Kind.FUNDING]], ids=["every record", "none of the records"])
+def test_other_tasks_have_their_turn_while_records_come_before_every_wait(
+    run: TestRun, make_loop: Any, kinds: list[mdring.Kind] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, waits = open_writer(run.tape), []
+    wait = CursorWatch.wait
+
+    def publish_then_wait(watch: CursorWatch, *arguments: Any) -> asyncio.Future[None]:
+        waits.append(writer.publish(records(1)))
+        if len(waits) > 1000:
+            raise AssertionError("nobody else has had a turn")
+        return wait(watch, *arguments)
+
+    async def both() -> int:
+        async with asyncio.timeout(60):
+            consuming = asyncio.ensure_future(take(tape, 1 << 30))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            consuming.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await consuming
+        return len(waits)
+
+    monkeypatch.setattr(CursorWatch, "wait", publish_then_wait)
+    with attach(run, kinds=kinds) as tape:
+        assert complete(make_loop, both()) <= 20

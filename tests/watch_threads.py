@@ -19,6 +19,16 @@ def watch_threads() -> list[Path]:
     return found
 
 
+def state_of(thread: Path) -> str:
+    """The kernel's letter: R, S (it sleeps), ..."""
+    return (thread / "stat").read_text().rpartition(") ")[2][0]
+
+
+def sleeping_watch_threads() -> list[Path]:
+    """Those that sleep on their cursor or their owner's question: a wake-up finds them."""
+    return [thread for thread in watch_threads() if state_of(thread) == "S"]
+
+
 def await_no_watch_thread() -> None:
     """Return when there is none: the kernel shows one that has ended and was joined a moment longer."""
     while watch_threads():
