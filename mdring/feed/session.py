@@ -1,9 +1,9 @@
 """A session: one WebSocket connection of the worker from its opening to its end.
 
-Takes what the transport brings, gives it to the driver, paces what the adapter sends, and watches over silence.
-``life_cycle.py`` opens one session after the other::
+Gives the driver what the intake leaves of what the transport brings, paces what the adapter sends, and watches over
+silence. ``life_cycle.py`` opens one session after the other::
 
-    session = Session(connection, driver, settings)
+    session = Session(connection, driver, settings, on_healthy)
     await session.open()                   # raises TransportError
     while (ended := await session.watch()) is None:
         ...                                # a replacement is due; the session goes on meanwhile

@@ -1,7 +1,7 @@
 """The watchdog of one connection: which silence is too long, and what is due next.
 
-Pure, runs in the worker; ``session.py`` tells it what happens and asks it when to look again. Times are
-CLOCK_MONOTONIC, ns. What it watches, from the handshake on:
+Pure, runs in the worker; ``session.py`` tells it what happens and asks it when to look again, and when anything came
+last stands in the intake (``intake.pyx``). Times are CLOCK_MONOTONIC, ns. What it watches, from the handshake on:
 
 ====================  =========================================================================================
 every ``Send.ack``    answered within ``subscribe_ns`` of being sent, else SUBSCRIBE_TIMEOUT
