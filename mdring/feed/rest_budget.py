@@ -67,6 +67,7 @@ BUSY_NS: Final = 2_000_000
 _REFUSALS: Final = (418, 429, 503)  # 418 is a ban at some venues; 503 is a refusal if it has a Retry-After
 _MAX_RETRY_AFTER_S: Final = 3 * 86_400
 _MAX_DIGITS: Final = 9
+_MAX_WEIGHT: Final = 1 << 48  # of one second; their sum, and one more figure of a venue, still fit a word
 _MAGIC_BYTES: Final = b"MDBUDGT\x01"
 _MAGIC: Final = int.from_bytes(_MAGIC_BYTES, "little")
 _SECONDS: Final = 128
@@ -81,7 +82,7 @@ class Account:
 
     def __init__(self, page: bytes = b"") -> None:
         """``page`` is what ``to_bytes`` gave; anything else is an empty account."""
-        if len(page) == _PAGE_BYTES and page.startswith(_MAGIC_BYTES):
+        if _is_ours(page):
             self._words = np.frombuffer(page, _WORD).copy()
         else:
             self._words = np.zeros(_WORDS, _WORD)
@@ -157,6 +158,14 @@ class Account:
         seconds, weights = self._words[_FIRST_PAIR::2], self._words[_FIRST_PAIR + 1 :: 2]
         counting = (weights != 0) & (seconds >= second) & (seconds <= now_ns // SECOND_NS)
         return zip(seconds[counting].tolist(), weights[counting].tolist(), strict=True)
+
+
+def _is_ours(page: bytes) -> bool:
+    """Whether it is a page as ``Account.to_bytes`` gives, and not damaged."""
+    if len(page) != _PAGE_BYTES or not page.startswith(_MAGIC_BYTES):
+        return False
+    words = np.frombuffer(page, _WORD)
+    return bool(words.min() >= 0 and words[_FIRST_PAIR + 1 :: 2].max() <= _MAX_WEIGHT)
 
 
 def is_turning(now_ns: int) -> bool:

@@ -316,6 +316,19 @@ def test_page_that_is_none_of_ours_is_an_empty_account(accounts: Path) -> None:
     assert budget.take(1, NOON) == 61 * SECOND
 
 
+@pytest.mark.parametrize("weight", [-5, 2**62, 2**63 - 1])
+def test_page_with_a_weight_that_nobody_can_have_spent_is_an_empty_account(accounts: Path, weight: int) -> None:
+    damaged = Account()
+    damaged.book(weight, NOON)
+    damaged.book(weight, NOON - SECOND)
+    budget = RestBudget(ROLLING, URL, accounts)
+    accounts.mkdir()
+    (accounts / account_name(URL)).write_bytes(damaged.to_bytes())
+    assert budget.used(NOON) == 0
+    assert budget.take(50, NOON) == 0
+    assert budget.used(NOON) == 50
+
+
 def test_worker_that_cannot_have_the_file_keeps_its_own_account(
     accounts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
