@@ -368,7 +368,8 @@ class Consumer:
                     if cursor > self._reader.position:
                         rested = False
                         continue
-                if quiet and self.ended() and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
+                ended = (quiet or self._segment.is_over) and self.ended()
+                if ended and not self._reader.wait(self._idle.native, 0, 1) and not len(self._pending):
                     return
                 timeout_ns = _CHECK_INTERVAL_NS
                 if len(self._pending):

@@ -146,6 +146,31 @@ def test_an_orderly_end_of_the_run_ends_the_loop_at_once(run: TestRun, make_loop
 
 
 @ON_BOTH_LOOPS
+@pytest.mark.usefixtures("nothing_but_the_watch_ends_a_wait")
+def test_an_orderly_end_of_the_run_ends_the_loop_at_once_though_its_body_was_busy_then(
+    run: TestRun, make_loop: Any
+) -> None:
+    async def take_until_the_end() -> list[int]:
+        seqs: list[int] = []
+        asyncio.get_running_loop().call_later(0.01, publish)
+        async with asyncio.timeout(60):
+            async for batch in tape:
+                seqs += batch["seq"].tolist()
+                while not sleeping_watch_threads():
+                    await asyncio.sleep(0.001)
+                run.tape.end(RunState.CLOSED)
+        return seqs
+
+    def publish() -> None:
+        writer.publish(records(1))
+        writer.wake()
+
+    writer = open_writer(run.tape)
+    with attach(run) as tape:
+        assert complete(make_loop, take_until_the_end()) == [1]
+
+
+@ON_BOTH_LOOPS
 def test_a_run_whose_supervisor_died_is_noticed_while_nothing_comes(
     run: TestRun, make_loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
