@@ -2,7 +2,8 @@
 
 ::
 
-    frames of a capture ──▶ Driver.on_frame ──▶ adapter ──▶ Emit ──▶ venue ring ──▶ BookSet (to check, not timed)
+    frames of a capture ─┬▶ DirectPath ──────────────────▶ Emit ──▶ venue ring ──▶ BookSet (to check, not timed)
+                         └▶ Driver.on_frame ──▶ adapter ──▶
 
 The captures are real traffic if there is any (``../shared/captures``, or the folder that MDRING_CAPTURES names), and
 one that is made of the emulated Binance. Each pass goes over it with a new adapter, so books are synchronised, their
@@ -126,11 +127,13 @@ class _Fetcher:
 
 
 class Turn(NamedTuple):
-    """The median pass of some, in ns: all of it, what is left without the answers of REST; and its records."""
+    """The median pass of some, in ns: all of it, what is left without the answers of REST; its records, and how many
+    frames took a direct route."""
 
     whole: float
     plain: float
     records: npt.NDArray[np.void]
+    direct: int
 
 
 class Decoder:
@@ -165,7 +168,7 @@ class Decoder:
             require(counts.gaps == 0 and self.counters.load(Counter.REJECTS) == 0, "gaps or rejects")
             require(counts.books_valid == counts.books > 0, f"{counts.books_valid} of {counts.books} books in sync")
         whole, plain = np.median(times[1:], axis=0).tolist()
-        return Turn(whole, plain, records.copy())
+        return Turn(whole, plain, records.copy(), adapter.direct.taken if adapter.direct is not None else 0)
 
     def _pass(self, events: Sequence[CaptureEvent]) -> tuple[tuple[int, int], npt.NDArray[np.void], Adapter]:
         """One pass: ns of CPU, in all and without what REST answers took; the records; the adapter."""
@@ -175,11 +178,12 @@ class Decoder:
             (event, event.payload if event.ev == "recv" else None, event.conn if event.conn in ours else min(ours))
             for event in events
         ]
+        path = driver.path
         start = time.thread_time_ns()
         for event, payload, connection in steps:
             if payload is None:
                 fetcher.reach(event)
-            else:
+            elif path is None or not path.take(connection, payload, event.ts):
                 driver.on_frame(connection, payload, event.ts)
         whole = time.thread_time_ns() - start - fetcher.search_ns
         count = self._reader.poll(self._batch)
@@ -356,7 +360,9 @@ def decode(path: Path, title: str, instruments: Sequence[str], options: dict[str
             if environment.has("cryptofeed"):
                 tops = books_of(turns[-1].records, infos)
                 theirs.append(turn_of_cryptofeed(path, tops, max(2, passes // _TURNS // 10)))
-    results = ours(title, [event for event in events if event.ev == "recv"], turns, passes)
+    frames = [event for event in events if event.ev == "recv"]
+    require(turns[-1].direct > len(frames) // 2, f"{turns[-1].direct} of {len(frames)} frames took a direct route")
+    results = ours(title, frames, turns, passes)
     return results + (against_cryptofeed(title, turns, theirs) if theirs else [])
 
 
