@@ -112,7 +112,7 @@ class OkxBook:
                 self._counts.repeated += 1
                 return NOTHING
             else:
-                return sync.gap(sync.last, previous, ts_recv, emit)
+                return sync.gap(sync.last, max(previous, 0), ts_recv, emit)  # -1: it claims to be the first
         mark = emit.mark()
         self._stage(message, 0, emit)
         failed = self._check(message, mark, ts_recv, emit)

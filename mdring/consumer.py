@@ -326,6 +326,8 @@ class Consumer:
                 slice_ns = max(0, min(slice_ns, deadline - time.monotonic_ns()))
             if len(self._pending):
                 slice_ns = max(0, min(slice_ns, self._due_ns - time.monotonic_ns()))
+            if self._segment.is_over:  # its end may have woken everybody while we were busy
+                slice_ns = 0
             if self._reader.wait(self._idle.native, self._idle.spin_ns, slice_ns):
                 return True
             if len(self._pending) and time.monotonic_ns() >= self._due_ns:

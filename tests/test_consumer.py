@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import mdring
+from mdring import consumer
 from mdring.record import LAYOUT_VERSION, RECORD, UNDEFINED_PRICE, Flags, Kind
 from mdring.ring import segment
 from mdring.ring._ring import Words
@@ -150,6 +151,20 @@ def test_iteration_delivers_everything_published_before_an_orderly_end_and_stops
         open_writer(run.tape).publish(records(10))
         run.tape.end(RunState.CLOSED)
         assert sum(len(batch) for batch in tape) == 10
+
+
+@pytest.mark.timeout(60)  # instead of an hour
+def test_an_orderly_end_while_the_consumer_was_busy_is_noticed_before_it_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consumer, "_CHECK_INTERVAL_NS", 3600 * 1_000_000_000)
+    with temporary_run() as run, attach(run) as tape:
+        open_writer(run.tape).publish(records(10))
+        seqs = []
+        for batch in tape:
+            seqs += batch["seq"].tolist()
+            run.tape.end(RunState.CLOSED)
+        assert seqs == list(range(1, 11))
 
 
 def test_a_replaced_run_says_so_and_reattach_follows_the_new_one() -> None:

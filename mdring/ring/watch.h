@@ -52,12 +52,12 @@ static inline void *mdring_watch_run(void *argument) {
         uint64_t asked = load_acquire_u64(&watch->asked), newest = load_acquire_u64(watch->cursor);
         if (asked == MDRING_WATCH_STOP) break;
         bool moved = newest != seen;
-        if (asked == answered && moved) {
+        /* Woken though nothing has moved: the run is over, which the next question, too, is to be told. */
+        if (asked == answered && (moved || woken)) {
             mdring_watch_park(watch, answered);
-            woken = false;
+            woken = woken && !moved;
             continue;
         }
-        /* Woken though nothing has moved: the run is over. */
         if (asked != answered && (newest != load_relaxed_u64(&watch->wanted) || (woken && !moved))) {
             answered = asked;
             eventfd_write(watch->event, 1);

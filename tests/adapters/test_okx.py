@@ -349,6 +349,15 @@ def test_rule_2_gap_is_told_then_this_book_alone_is_subscribed_to_anew() -> None
     check_records(bench.records)
 
 
+def test_update_that_claims_to_have_no_predecessor_is_a_gap_like_any_other() -> None:
+    bench = bench_of("BTC-USDT")
+    bench.frame(snapshot(10, [level("1.1", "2")]))
+    (request,) = sent(bench.frame(book(20, -1, [level("1.1", "3")])))
+    assert request["op"] == "unsubscribe"
+    assert statuses(bench.last()) == [(State.GAP, Reason.SEQUENCE_GAP, 10, 0)]
+    assert (bench.adapter.counts.gaps, bench.adapter.counts.resyncs) == (1, 1)
+
+
 def test_update_that_comes_twice_in_a_row_is_dropped() -> None:
     bench = bench_of()
     bench.frame(snapshot(10, [level("1.1", "2")]))

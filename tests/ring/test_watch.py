@@ -96,6 +96,15 @@ def test_a_wake_up_without_a_move_answers_the_question_for_the_run_may_be_over(w
     await_answer(watch)
 
 
+def test_a_wake_up_without_a_move_answers_the_next_question_if_none_is_open(watch: Watch, words: Words) -> None:
+    before = sleeps_after(the_thread())
+    words.wake(CURSOR)
+    while sleeps_after(the_thread()) == before:
+        time.sleep(0.001)
+    assert watch.ask(0)
+    await_answer(watch)
+
+
 def test_a_question_that_nobody_waits_for_any_more_can_be_asked_again(watch: Watch, words: Words) -> None:
     for _ in range(3):
         assert watch.ask(0)
