@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.peers.environment import PeerFailed
@@ -112,20 +112,25 @@ def measure(title: str, parts: Sequence[Part]) -> list[Result]:
     """Make the figures part by part, with a progress bar; what fails is noted and left out, the rest goes on."""
     results: list[Result] = []
     affinity = os.sched_getaffinity(0)
-    for name, part in track(parts, description=title, console=console, transient=True):
-        try:
-            made = part()
-        except PeerFailed as error:
-            failures.append(str(error))
-            console.print(f"[yellow]not measured:[/] {error}")
-            continue
-        except WrongAnswer as error:
-            wrong_answers.append(f"{title}, {name}: {error}")
-            console.print(f"[red]wrong answer:[/] {title}, {name}: {error}")
-            continue
-        finally:
-            os.sched_setaffinity(0, affinity)  # a part pins itself
-        results += [made] if isinstance(made, Result) else made
+    # Drawn between the parts only: a thread that moves the bar takes the GIL, and milliseconds, from what is measured.
+    with Progress(console=console, transient=True, auto_refresh=False) as progress:
+        bar = progress.add_task(title, total=len(parts))
+        for name, part in parts:
+            progress.update(bar, description=f"{title}: {name}", refresh=True)
+            try:
+                made = part()
+            except PeerFailed as error:
+                failures.append(str(error))
+                console.print(f"[yellow]not measured:[/] {error}")
+                continue
+            except WrongAnswer as error:
+                wrong_answers.append(f"{title}, {name}: {error}")
+                console.print(f"[red]wrong answer:[/] {title}, {name}: {error}")
+                continue
+            finally:
+                os.sched_setaffinity(0, affinity)  # a part pins itself
+                progress.advance(bar)
+            results += [made] if isinstance(made, Result) else made
     return results
 
 

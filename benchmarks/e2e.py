@@ -7,7 +7,9 @@
 The whole system as ``mdring up`` starts it, in the processes that it has, against an emulated venue that sends real
 messages at fixed times (open loop: a late client makes no frame later than it was due). Measured from just before the
 frame's ``send`` to the entry of the callback that it causes; each frame causes one. Books are checked at the end.
-The default idle strategy is measured at all rates, the others at the highest. cryptofeed gets the same load.
+The default idle strategy is measured at all rates, the others at the highest. cryptofeed gets the same load. "On one
+core" means the sequencer and the strategy, which wait by yielding and hand every record on to each other: with few
+cores that leaves the others to the workers, where the scheduler moves the two about if they are not pinned.
 
 The limit is that of the wake-ups alone: as many processes in C that wake one another in the same ways at the same rate,
 and do nothing else.
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +35,7 @@ import numpy.typing as npt
 
 import mdring
 from benchmarks import limits
-from benchmarks._harness import Part, Result, WrongAnswer, latency, measure, require
+from benchmarks._harness import Part, Result, WrongAnswer, latency, measure, pin, require
 from benchmarks._run_folder import temporary_folder
 from benchmarks.decode import Tops
 from benchmarks.peers import environment
@@ -185,8 +188,9 @@ class Noting(mdring.Strategy):
         }
 
 
-def _config(venue: Venue, idle: str, folder: Path) -> str:
-    """The configuration of the run: the defaults, but for where the venue is and how the processes wait."""
+def _config(venue: Venue, idle: str, core: int | None, folder: Path) -> str:
+    """The configuration of the run: the defaults, but for where the venue is, how the processes wait, and the core that
+    the sequencer has."""
     subscriptions = "".join(
         f'[[venues.subscriptions]]\ninstrument = "{name}"\ndata_types = ["trade", "bbo", "book"]\n'
         for name in venue.instruments
@@ -200,6 +204,7 @@ state_directory = "{folder}/state"
 level = "error"
 [sequencer]
 idle = "{idle}"
+{"" if core is None else f"cpu = {core}"}
 [[venues]]
 id = "binance"
 adapter = "binance"
@@ -212,10 +217,10 @@ trade_stream = "aggTrade"
 
 
 @contextmanager
-def run_up(venue: Venue, idle: str, folder: Path) -> Iterator[Path]:
+def run_up(venue: Venue, idle: str, core: int | None, folder: Path) -> Iterator[Path]:
     """``mdring up`` in its processes; where its runs are."""
     config = folder / "config.toml"
-    config.write_text(_config(venue, idle, folder))
+    config.write_text(_config(venue, idle, core, folder))
     process = subprocess.Popen([sys.executable, "-m", "mdring", "up", "--config", str(config)])
     try:
         yield folder / "runs"
@@ -224,13 +229,15 @@ def run_up(venue: Venue, idle: str, folder: Path) -> Iterator[Path]:
         require(process.wait(30) == 0, "the run did not end in order")
 
 
-def ours(idle: str, frames: int, rate: int) -> tuple[Times, Times, npt.NDArray[np.int64]]:
-    """When frames were sent and when their callbacks were called; the sender's lateness."""
-    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, idle, folder) as runs:
+def ours(idle: str, frames: int, rate: int, core: int | None) -> tuple[Times, Times, npt.NDArray[np.int64]]:
+    """When frames were sent and when their callbacks were called; the sender's lateness. Sequencer and strategy share
+    ``core``, if it is given."""
+    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, idle, core, folder) as runs:
         venue.join()
         wait_for_books(runs)
         made, tops = venue.make(frames)
         strategy = Noting(venue, made, rate)
+        pin(core)
         mdring.run(strategy, "bench", books=True, idle=idle, timer_s=0.2, directory=runs)
         sent, late = venue.end()
         _compare(strategy.tops, tops, "mdring")
@@ -318,19 +325,19 @@ def delays(sent: Times, called: Times, skip: int) -> npt.NDArray[np.float64]:
     return taken
 
 
-def at_rate(idle: str, rate: int, duration_s: float, warm_up_s: float) -> list[Result]:
+def at_rate(idle: str, rate: int, duration_s: float, warm_up_s: float, core: int | None = None) -> list[Result]:
     """mdring's delay at a rate, and that of wake-ups alone."""
     bare = limits.wake_chain(int(rate * max(1.0, duration_s / 2)), rate)
     frames = int(rate * (duration_s + warm_up_s))
-    sent, called, late = ours(idle, frames, rate)
+    sent, called, late = ours(idle, frames, rate, core)
     taken = delays(sent, called, int(rate * warm_up_s))
-    name = f"{rate} frames/s, {idle}"
+    setting = idle if core is None else f"{idle}, on one core"
     wanted = rate == TARGET_RATE and idle == DEFAULT_IDLE
     figures = [
-        latency(name, taken, limit=float(np.median(bare)), limit_name="bare wake-ups",
+        latency(f"{rate} frames/s, {setting}", taken, limit=float(np.median(bare)), limit_name="bare wake-ups",
                 target=TARGET_P50_US if wanted else None,
-                contest=f"e2e {rate}" if idle == DEFAULT_IDLE else "", axis="frames/s", series=f"mdring, {idle}",
-                at=rate),
+                contest=f"e2e {rate}" if idle == DEFAULT_IDLE else "", axis="frames/s",
+                series=f"mdring, {setting}", at=rate),
     ]  # fmt: skip
     if wanted:
         p99 = float(np.quantile(taken, 0.99))
@@ -360,6 +367,9 @@ def run(options: argparse.Namespace) -> Sequence[Result]:
     highest = max(options.rate)
     first, *others = options.idle
     parts: list[Part] = [(f"{rate}/s", partial(at_rate, first, rate, duration_s, warm_up_s)) for rate in options.rate]
+    if first == DEFAULT_IDLE:
+        core = (options.cores or sorted(os.sched_getaffinity(0)))[-1]
+        parts.append((f"{highest}/s, on one core", partial(at_rate, first, highest, duration_s, warm_up_s, core)))
     parts += [(f"{highest}/s, {idle}", partial(at_rate, idle, highest, duration_s, warm_up_s)) for idle in others]
     if environment.has("cryptofeed"):
         parts += [
