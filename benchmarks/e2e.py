@@ -188,7 +188,7 @@ class Noting(mdring.Strategy):
         }
 
 
-def _config(venue: Venue, idle: str, core: int | None, folder: Path) -> str:
+def _config(venue: Venue, idle: str, folder: Path, core: int | None) -> str:
     """The configuration of the run: the defaults, but for where the venue is, how the processes wait, and the core that
     the sequencer has."""
     subscriptions = "".join(
@@ -217,10 +217,10 @@ trade_stream = "aggTrade"
 
 
 @contextmanager
-def run_up(venue: Venue, idle: str, core: int | None, folder: Path) -> Iterator[Path]:
+def run_up(venue: Venue, idle: str, folder: Path, core: int | None = None) -> Iterator[Path]:
     """``mdring up`` in its processes; where its runs are."""
     config = folder / "config.toml"
-    config.write_text(_config(venue, idle, core, folder))
+    config.write_text(_config(venue, idle, folder, core))
     process = subprocess.Popen([sys.executable, "-m", "mdring", "up", "--config", str(config)])
     try:
         yield folder / "runs"
@@ -232,7 +232,7 @@ def run_up(venue: Venue, idle: str, core: int | None, folder: Path) -> Iterator[
 def ours(idle: str, frames: int, rate: int, core: int | None) -> tuple[Times, Times, npt.NDArray[np.int64]]:
     """When frames were sent and when their callbacks were called; the sender's lateness. Sequencer and strategy share
     ``core``, if it is given."""
-    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, idle, core, folder) as runs:
+    with temporary_folder() as folder, load_venue(folder) as venue, run_up(venue, idle, folder, core) as runs:
         venue.join()
         wait_for_books(runs)
         made, tops = venue.make(frames)
