@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -354,7 +355,7 @@ class Consumer:
         from mdring.cursor_watch import CursorWatch
 
         rested, quiet = False, True
-        with CursorWatch() as watch:
+        with closing(CursorWatch()) as watch:
             while True:
                 # Before the poll: whatever comes after it then ends the wait.
                 cursor = self._reader.cursor

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from types import TracebackType
-from typing import Self
 
 from mdring.ring._ring import Words
 from mdring.ring._watch import Watch
@@ -79,11 +77,3 @@ class CursorWatch:
                 self._loop.remove_reader(self._watch.fileno())
             self._watch.stop()
             self._watch = self._words = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

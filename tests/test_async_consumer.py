@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -263,7 +263,7 @@ def test_a_tape_that_is_closed_while_a_task_waits_stays_mapped_for_it(run: TestR
 def test_a_watch_follows_to_another_tape_and_returns_when_the_time_is_out(make_loop: Any) -> None:
     async def follow(runs: list[TestRun]) -> None:
         writers = {run.run_id: open_writer(run.tape) for run in runs}
-        with CursorWatch() as watch:
+        with closing(CursorWatch()) as watch:
             for run in (*runs, *runs):
                 writer, block = writers[run.run_id], run.tape.writer_block
                 cursor = writer.cursor

@@ -270,9 +270,7 @@ cdef class Emit(Stage):
         cdef int64_t scaled_size = scale_object(size, channel.size_exponent)
         if scaled_price <= 0 or scaled_size < 0:
             raise_fault(FAULT_SIGN, f"level of {size!r} at {price!r}")
-        self.reserve(1)
-        cdef uint8_t *record = self.records + self.record_count * RECORD_SIZE
-        self.fill(record, channel, KIND_LEVEL, flags if ts_event else flags | FLAG_BAD_TS_EVENT, ts_event, venue_seq)
+        cdef uint8_t *record = self.next_record(channel, KIND_LEVEL, flags, ts_event, venue_seq)
         put_u8(record, SIDE, side)
         put_i64(record, PRICE, scaled_price)
         put_i64(record, SIZE, scaled_size)

@@ -80,11 +80,9 @@ cdef class Intake:
 
     def take(self, bytes payload not None, bint last_in_read):
         """Whether the direct path has taken this message; nobody has to do anything more with it then."""
-        return self.take_message(payload, last_in_read)
+        return self.is_open and self.path is not None and self.take_message(payload, last_in_read)
 
     cdef bint take_message(self, bytes payload, bint last_in_read) except -1:
-        if not self.is_open or self.path is None:
-            return False
         self.begin_read()
         if not self.path.take_message(self.connection, payload, self.ts_recv):
             return False

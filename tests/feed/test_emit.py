@@ -34,22 +34,9 @@ from mdring.record import (
     Side,
     State,
 )
+from tests.feed.times import TS_EVENT, TS_RECV
 
-TS_RECV = 1_700_000_000_000_000_000
-TS_EVENT = TS_RECV - 5_000_000
 MASK = 2**64 - 1
-
-
-@pytest.fixture
-def channel() -> Channel:
-    return Channel("BTCUSDT", 7, 3, -2, -8)
-
-
-@pytest.fixture
-def emit() -> Emit:
-    emit = Emit(4)  # small: the stage must grow
-    emit.begin(TS_RECV)
-    return emit
 
 
 def fields(row: np.void, *names: str) -> tuple[Any, ...]:

@@ -16,22 +16,7 @@ from mdring.feed.stage import Channel
 from mdring.record import RECORD, DataType, Flags, Kind, Reason, Side, State, offset_of
 from mdring.ring import segment
 from mdring.ring._ring import HISTOGRAM_BUCKETS, Words, Writer, histogram_bucket
-
-TS_RECV = 1_700_000_000_000_000_000
-TS_EVENT = TS_RECV - 5_000_000
-
-
-@pytest.fixture
-def channel() -> Channel:
-    return Channel("BTCUSDT", 7, 3, -2, -8)
-
-
-@pytest.fixture
-def emit() -> Emit:
-    emit = Emit(4)  # small: the stage must grow
-    emit.begin(TS_RECV)
-    return emit
-
+from tests.feed.times import TS_EVENT, TS_RECV
 
 # ---- groups, marks, numbers -------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.native import Mutation, build, run, tool
-from tests.stress.test_ring_harness import BUILDS, QUICK_OR_LONG, run_program
+from tests.stress.native import Mutation, build, run
+from tests.stress.test_ring_harness import BUILDS, QUICK_OR_LONG, build_and_run
 
 READERS = 20
 NATIVE = BUILDS["native"]
@@ -19,10 +19,7 @@ def test_two_are_woken_and_wake_the_others__all_have_it__never_asleep_with_a_rec
     tmp_path: Path, name: str, long: bool
 ) -> None:
     how = BUILDS[name]
-    if how.runner:
-        tool(how.runner)
-    program = build(tmp_path, "wake_harness", how.flags, compiler=how.compiler)
-    ended = run_program(how, program, str(how.long // 1000 if long else 1000), str(READERS))
+    ended = build_and_run(tmp_path, "wake_harness", how, str(how.long // 1000 if long else 1000), str(READERS))
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stress.native import Mutation, build, run, tool
-from tests.stress.test_ring_harness import BUILDS, QUICK_OR_LONG, run_program
+from tests.stress.native import Mutation, build, run
+from tests.stress.test_ring_harness import BUILDS, QUICK_OR_LONG, build_and_run
 
 OWNERS = 6
 NATIVE = BUILDS["native"]
@@ -19,10 +19,7 @@ def test_the_cursor_moves_while_owners_ask_rest_and_give_up__all_are_told__never
     tmp_path: Path, name: str, long: bool
 ) -> None:
     how = BUILDS[name]
-    if how.runner:
-        tool(how.runner)
-    program = build(tmp_path, "watch_harness", how.flags, compiler=how.compiler)
-    ended = run_program(how, program, str(how.long // 1000 if long else 1000), str(OWNERS))
+    ended = build_and_run(tmp_path, "watch_harness", how, str(how.long // 1000 if long else 1000), str(OWNERS))
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
